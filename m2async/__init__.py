@@ -1,0 +1,1 @@
+"""Start AWS Mainframe Modernization batch jobs in bulk, from asyncio."""

@@ -1,0 +1,1 @@
+"""The m2async command: parse, call, show."""

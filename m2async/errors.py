@@ -1,0 +1,310 @@
+"""Every exception of m2async, and the table from a service error code to its class.
+
+Each error that a call can raise says through `may_have_started` on which side of the line it lies:
+`False` means that the job was surely not started, so that sending again is safe; `True` means that
+the whole request may have reached the service. StartBatchJob has no client token, so that line is
+what decides whether a call may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+
+class M2AsyncError(Exception):
+    """Root of every exception that m2async raises."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    @property
+    def code(self) -> str:
+        """The error's name, as it stands in logs and in the `error.code` of an output line."""
+        return type(self).__name__
+
+
+class ConfigurationError(M2AsyncError):
+    """The client cannot be set up: profile, region, endpoint or another AWS setting is wrong."""
+
+
+class InvalidRequestError(M2AsyncError, ValueError):
+    """A request violates the service's model; nothing was sent."""
+
+    def __init__(self, field: str, value: object, rule: str) -> None:
+        super().__init__(f"{field}: {_shorten(value)}: {rule}")
+        self.field = field
+        self.value = value
+        self.rule = rule
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestProblem:
+    """One thing that is wrong in a manifest, and where: line and column count from 1."""
+
+    file: str
+    line: int | None
+    column: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.reason}" if self.column is None else f"{place}: {self.column}: {self.reason}"
+
+
+class ManifestError(M2AsyncError):
+    """A manifest cannot be used; `problems` lists what is wrong, in the order of the file."""
+
+    def __init__(self, problems: Sequence[ManifestProblem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+class SubmissionStoppedError(M2AsyncError):
+    """The submitter sends nothing more, because `cause` would meet every further call as well."""
+
+    def __init__(self, cause: CallError) -> None:
+        super().__init__(f"submission stopped: {cause.code}: {cause.message}")
+        self.cause = cause
+
+
+class CallError(M2AsyncError):
+    """A call to the service that did not succeed."""
+
+    may_have_started: bool = False
+
+
+class CredentialsError(CallError):
+    """No usable AWS credentials could be had, so the call was not sent."""
+
+
+class NotSentError(CallError):
+    """No connection could be made, or it failed before the whole request was sent."""
+
+
+class AnswerTimeoutError(CallError):
+    """The request was sent and no answer came in time."""
+
+    may_have_started = True
+
+
+class ConnectionLostError(CallError):
+    """The connection was lost after the request may have been sent whole."""
+
+    may_have_started = True
+
+
+class UnreadableAnswerError(CallError):
+    """An answer came that cannot be read as the service's model says."""
+
+    may_have_started = True
+
+
+class CallCancelledError(CallError):
+    """The caller was cancelled while the call was under way."""
+
+    may_have_started = True
+
+
+class M2ServiceException(CallError):  # noqa: N818 - the services' exceptions bear the services' names
+    """An error answer of the service; also the class of every code that has none of its own.
+
+    `fault` is "client" or "server", `retry_after` the `Retry-After` header in seconds, and `details`
+    holds the members of the answer besides `message`, as the service named them.
+    """
+
+    default_fault: ClassVar[Literal["client", "server"] | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        http_status: int,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self._code = code
+        self.http_status = http_status
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.details: Mapping[str, Any] = dict(details or {})
+        # A 4xx was refused before it had an effect; after anything else the job may run.
+        self.may_have_started = not 400 <= http_status < 500
+
+    @property
+    def code(self) -> str:
+        """The service's error code, without namespace or URL."""
+        return self._code
+
+    @property
+    def fault(self) -> Literal["client", "server"]:
+        """Whose fault the service says it is."""
+        return self.default_fault or ("client" if 400 <= self.http_status < 500 else "server")
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class AccessDeniedException(M2ServiceException):
+    """The caller may not do this (HTTP 403)."""
+
+    default_fault = "client"
+
+
+class _ResourceException(M2ServiceException):
+    default_fault = "client"
+
+    @property
+    def resource_id(self) -> str | None:
+        """The resource's identifier."""
+        return _text(self.details.get("resourceId"))
+
+    @property
+    def resource_type(self) -> str | None:
+        """The resource's type."""
+        return _text(self.details.get("resourceType"))
+
+
+class ConflictException(_ResourceException):
+    """The resource is not in a state that allows this, such as a stopped application (HTTP 409)."""
+
+
+class ResourceNotFoundException(_ResourceException):
+    """The resource does not exist (HTTP 404)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationExceptionField:
+    """One member that failed the service's validation."""
+
+    name: str
+    message: str
+
+
+class ValidationException(M2ServiceException):
+    """One or more members of the request are not valid (HTTP 400)."""
+
+    default_fault = "client"
+
+    @property
+    def reason(self) -> str | None:
+        """Why, as one of the service's words, such as `fieldValidationFailed`."""
+        return _text(self.details.get("reason"))
+
+    @property
+    def field_list(self) -> tuple[ValidationExceptionField, ...]:
+        """The members that failed, each with a message."""
+        fields = self.details.get("fieldList")
+        if not isinstance(fields, list):
+            return ()
+        return tuple(
+            ValidationExceptionField(str(field.get("name", "")), str(field.get("message", "")))
+            for field in fields
+            if isinstance(field, Mapping)
+        )
+
+
+class ThrottlingException(M2ServiceException):
+    """The request rate exceeds a quota (HTTP 429); nothing was started."""
+
+    default_fault = "client"
+
+    @property
+    def quota_code(self) -> str | None:
+        """The quota, in the terms of Service Quotas."""
+        return _text(self.details.get("quotaCode"))
+
+    @property
+    def service_code(self) -> str | None:
+        """The service that owns the quota."""
+        return _text(self.details.get("serviceCode"))
+
+
+class InternalServerException(M2ServiceException):
+    """An unexpected error inside the service (HTTP 500); the job may have been started."""
+
+    default_fault = "server"
+
+
+class AuthenticationException(M2ServiceException):
+    """The credentials or the signature are not accepted; codes common to all AWS services."""
+
+    default_fault = "client"
+
+
+class ExpiredTokenException(AuthenticationException):
+    """The session token has expired."""
+
+
+_THROTTLING_CODES = (
+    # botocore's legacy and standard retry modes treat these as throttling (botocore.retries.standard).
+    "ThrottlingException", "Throttling", "ThrottledException", "RequestThrottledException", "RequestThrottled",
+    "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded", "LimitExceededException",
+    "SlowDown", "PriorRequestNotComplete", "EC2ThrottledException", "ProvisionedThroughputExceededException",
+    "TransactionInProgressException",
+)  # fmt: skip
+_AUTHENTICATION_CODES = (
+    # AWS: Mainframe Modernization API Reference, "Common Errors", and the signing errors of SigV4.
+    "UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch",
+    "IncompleteSignature", "IncompleteSignatureException", "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException", "AuthFailure", "InvalidAccessKeyId", "OptInRequired",
+    "SubscriptionRequiredException", "RequestTimeTooSkewed", "RequestExpired", "NotAuthorized",
+)  # fmt: skip
+
+EXCEPTION_OF_CODE: Mapping[str, type[M2ServiceException]] = {
+    **dict.fromkeys(_THROTTLING_CODES, ThrottlingException),
+    **dict.fromkeys(_AUTHENTICATION_CODES, AuthenticationException),
+    "ExpiredTokenException": ExpiredTokenException,
+    "ExpiredToken": ExpiredTokenException,
+    "AccessDeniedException": AccessDeniedException,
+    "AccessDenied": AccessDeniedException,
+    "ConflictException": ConflictException,
+    "ResourceNotFoundException": ResourceNotFoundException,
+    "ValidationException": ValidationException,
+    "ValidationError": ValidationException,
+    "InternalServerException": InternalServerException,
+}
+
+
+def service_exception(
+    code: str,
+    message: str,
+    *,
+    http_status: int,
+    request_id: str | None = None,
+    retry_after: float | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> M2ServiceException:
+    """Make the exception of an error answer.
+
+    `code` may still carry a namespace (`aws.m2#Name`) or a URL behind a colon (`Name:http://…`), as
+    rest-json allows. An answer with status 429 is a ThrottlingException whatever its code.
+    """
+    name = code.partition(":")[0].rpartition("#")[2]
+    kind = EXCEPTION_OF_CODE.get(name, M2ServiceException)
+    if http_status == 429:
+        kind = ThrottlingException
+    return kind(
+        message,
+        code=name,
+        http_status=http_status,
+        request_id=request_id,
+        retry_after=retry_after,
+        details=details,
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _shorten(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) > 60:
+        return f"{text[:57]!r}… ({len(text):,} characters)" if isinstance(value, str) else f"{text[:57]}…"
+    return repr(value) if isinstance(value, str) else text
