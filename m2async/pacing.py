@@ -6,6 +6,9 @@ import asyncio
 from collections import deque
 
 
+_WHOLE = 1 - 1e-9  # a token, but for the rounding of times and rates
+
+
 class TokenBucket:
     """A token bucket: `rate` tokens a second flow in, at most `burst` are kept, and it starts full.
 
@@ -30,9 +33,9 @@ class TokenBucket:
     def try_take(self, now: float) -> bool:
         """Take a token if there is one."""
         self._fill(now)
-        if self._tokens < 1:
+        if self._tokens < _WHOLE:
             return False
-        self._tokens -= 1
+        self._tokens -= 1  # may leave a rounding error below zero, so that none is handed out for free
         return True
 
     def give_back(self) -> None:
@@ -42,7 +45,7 @@ class TokenBucket:
     def next_token_at(self, now: float) -> float:
         """The earliest time at which `try_take` succeeds, if nobody else takes a token before."""
         self._fill(now)
-        if self._tokens >= 1:
+        if self._tokens >= _WHOLE:
             return now
         return self._filled_at + (1 - self._tokens) / self.rate
 
