@@ -26,10 +26,6 @@ class M2AsyncError(Exception):
         return type(self).__name__
 
 
-class ConfigurationError(M2AsyncError):
-    """The client cannot be set up: profile, region, endpoint or another AWS setting is wrong."""
-
-
 class InvalidRequestError(M2AsyncError, ValueError):
     """A request violates the service's model; nothing was sent."""
 
@@ -74,6 +70,10 @@ class CallError(M2AsyncError):
     """A call to the service that did not succeed."""
 
     may_have_started: bool = False
+
+
+class ConfigurationError(CallError):
+    """A setting is wrong: profile, region, endpoint, certificates or another; nothing was sent."""
 
 
 class CredentialsError(CallError):

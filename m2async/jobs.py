@@ -247,7 +247,7 @@ class StartBatchJob(msgspec.Struct, frozen=True):
         return cls(
             known["applicationId"],
             job_from_api(known["batchJobIdentifier"]),
-            known.get("jobParams") or {},
+            known.get("jobParams", {}),
             known.get("authSecretsManagerArn"),
         )
 

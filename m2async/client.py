@@ -1,0 +1,223 @@
+"""M2Client: the batch operations of AWS Mainframe Modernization, one attempt a call, typed answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import msgspec
+
+from m2async.aws import AiobotocoreTransport, Answer
+from m2async.errors import UnreadableAnswerError
+from m2async.jobs import StartBatchJob, check_identifier
+from m2async.responses import (
+    Application,
+    BatchJobDefinition,
+    BatchJobExecution,
+    JobStep,
+    StartBatchJobResponse,
+    definition_from_api,
+)
+
+if TYPE_CHECKING:
+    from aiobotocore.session import AioSession
+
+_T = TypeVar("_T")
+CallNext = Callable[[StartBatchJob], Awaitable[StartBatchJobResponse]]
+Middleware = Callable[[StartBatchJob, CallNext], Awaitable[StartBatchJobResponse]]
+
+_PAGE_SIZE = 2_000  # MaxResults: the most that the service gives at once
+
+
+class M2Client:
+    """An asyncio client of the service; every method sends each of its requests once.
+
+    Arguments:
+        region_name, profile_name, endpoint_url: as in boto3; by default from the environment and the
+            AWS configuration files, as for every AWS tool.
+        session: an aiobotocore session of the caller's, instead of `profile_name`.
+        connect_timeout: seconds for making a connection.
+        read_timeout: seconds of waiting for an answer.
+        max_connections: how many connections are kept at most; further calls wait for one.
+
+    Use it as an async context manager. Opening raises ConfigurationError or CredentialsError. A call
+    raises a CallError, whose `may_have_started` says whether the request may have had its effect:
+    M2ServiceException or a subclass for an error answer, else NotSentError, AnswerTimeoutError,
+    ConnectionLostError, UnreadableAnswerError or CredentialsError.
+    """
+
+    def __init__(
+        self,
+        region_name: str | None = None,
+        *,
+        profile_name: str | None = None,
+        endpoint_url: str | None = None,
+        session: AioSession | None = None,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 60.0,
+        max_connections: int = 256,
+    ) -> None:
+        if session is not None and profile_name is not None:
+            raise ValueError("give session or profile_name, not both")
+        self._settings: dict[str, Any] = {
+            "session": session,
+            "profile_name": profile_name,
+            "region_name": region_name,
+            "endpoint_url": endpoint_url,
+            "connect_timeout": connect_timeout,
+            "read_timeout": read_timeout,
+            "max_connections": max_connections,
+        }
+        self._transport: AiobotocoreTransport | None = None
+        self._start: CallNext = self._send_start
+
+    async def __aenter__(self) -> Self:
+        self._transport = await AiobotocoreTransport.open(**self._settings)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        transport, self._transport = self._opened, None
+        await transport.aclose()
+
+    @property
+    def endpoint_url(self) -> str:
+        """The endpoint that was resolved; the client must be open."""
+        return self._opened.endpoint_url
+
+    @property
+    def region_name(self) -> str:
+        """The region that was resolved; the client must be open."""
+        return self._opened.region_name
+
+    async def start_batch_job(self, request: StartBatchJob) -> StartBatchJobResponse:
+        """Start a batch job (StartBatchJob)."""
+        return await self._start(request)
+
+    def use(self, middleware: Middleware) -> None:
+        """Wrap `start_batch_job` in `async (request, call_next) -> response`; the last one added runs first."""
+        call_next = self._start
+        self._start = lambda request: middleware(request, call_next)
+
+    async def _send_start(self, request: StartBatchJob) -> StartBatchJobResponse:
+        answer = await self._opened.call("StartBatchJob", request.to_api())
+        execution_id = answer.members.get("executionId")
+        if not isinstance(execution_id, str) or not execution_id:
+            raise UnreadableAnswerError("the answer holds no executionId")
+        return StartBatchJobResponse(execution_id, answer.request_id)
+
+    async def get_batch_job_execution(self, application_id: str, execution_id: str) -> BatchJobExecution:
+        """Get one execution (GetBatchJobExecution)."""
+        answer = await self._call(
+            "GetBatchJobExecution", {"applicationId": application_id, "executionId": execution_id}
+        )
+        return _read(answer.members, BatchJobExecution)
+
+    async def cancel_batch_job_execution(
+        self, application_id: str, execution_id: str, *, auth_secrets_manager_arn: str | None = None
+    ) -> None:
+        """Cancel an execution (CancelBatchJobExecution); it ends as Cancelled some time later."""
+        members = {"applicationId": application_id, "executionId": execution_id}
+        await self._call("CancelBatchJobExecution", _given(members, authSecretsManagerArn=auth_secrets_manager_arn))
+
+    async def list_batch_job_executions(
+        self,
+        application_id: str,
+        *,
+        execution_ids: Sequence[str] | None = None,
+        job_name: str | None = None,
+        started_after: datetime | None = None,
+        started_before: datetime | None = None,
+        status: str | None = None,
+        page_size: int = _PAGE_SIZE,
+    ) -> AsyncIterator[BatchJobExecution]:
+        """Iterate over an application's executions (ListBatchJobExecutions), following `nextToken`.
+
+        `execution_ids` holds at most 10; `page_size` is 1 to 2,000. Times go to the service in whole seconds.
+        """
+        members = _given(
+            {"applicationId": application_id},
+            executionIds=None if execution_ids is None else list(execution_ids),
+            jobName=job_name,
+            startedAfter=started_after,
+            startedBefore=started_before,
+            status=status,
+        )
+        async for page in self._pages("ListBatchJobExecutions", members, page_size):
+            for item in page.get("batchJobExecutions", ()):
+                yield _read(item, BatchJobExecution)
+
+    async def list_batch_job_definitions(
+        self, application_id: str, *, prefix: str | None = None, page_size: int = _PAGE_SIZE
+    ) -> AsyncIterator[BatchJobDefinition]:
+        """Iterate over an application's batch job definitions (ListBatchJobDefinitions)."""
+        members = _given({"applicationId": application_id}, prefix=prefix)
+        async for page in self._pages("ListBatchJobDefinitions", members, page_size):
+            for item in page.get("batchJobDefinitions", ()):
+                definition = definition_from_api(item)
+                if definition is not None:
+                    yield definition
+
+    async def list_batch_job_restart_points(
+        self, application_id: str, execution_id: str, *, auth_secrets_manager_arn: str | None = None
+    ) -> list[JobStep]:
+        """List the steps from which an execution may be restarted (ListBatchJobRestartPoints)."""
+        members = {"applicationId": application_id, "executionId": execution_id}
+        answer = await self._call(
+            "ListBatchJobRestartPoints", _given(members, authSecretsManagerArn=auth_secrets_manager_arn)
+        )
+        return [_read(step, JobStep) for step in answer.members.get("batchJobSteps", ())]
+
+    async def get_application(self, application_id: str) -> Application:
+        """Get one application (GetApplication)."""
+        answer = await self._call("GetApplication", {"applicationId": application_id})
+        return _read(answer.members, Application)
+
+    async def list_applications(
+        self,
+        *,
+        names: Sequence[str] | None = None,
+        environment_id: str | None = None,
+        page_size: int = _PAGE_SIZE,
+    ) -> AsyncIterator[Application]:
+        """Iterate over the applications (ListApplications); `names` holds at most 10."""
+        members = _given({}, names=None if names is None else list(names), environmentId=environment_id)
+        async for page in self._pages("ListApplications", members, page_size):
+            for item in page.get("applications", ()):
+                yield _read(item, Application)
+
+    async def _pages(self, operation: str, members: dict[str, Any], page_size: int) -> AsyncIterator[Mapping[str, Any]]:
+        members = {**members, "maxResults": page_size}
+        while True:
+            page = (await self._call(operation, members)).members
+            yield page
+            token = page.get("nextToken")
+            if not token:
+                return
+            members["nextToken"] = token
+
+    async def _call(self, operation: str, members: Mapping[str, Any]) -> Answer:
+        for member, field in (("applicationId", "application_id"), ("executionId", "execution_id")):
+            if member in members:
+                check_identifier(field, members[member])
+        return await self._opened.call(operation, members)
+
+    @property
+    def _opened(self) -> AiobotocoreTransport:
+        if self._transport is None:
+            raise RuntimeError("the client is not open: use it as 'async with M2Client(...) as client'")
+        return self._transport
+
+
+def _given(members: Mapping[str, Any], **optional: Any) -> dict[str, Any]:
+    return {**members, **{name: value for name, value in optional.items() if value is not None}}
+
+
+def _read(members: Mapping[str, Any], kind: type[_T]) -> _T:
+    try:
+        return msgspec.convert(members, kind)
+    except msgspec.ValidationError as exc:
+        raise UnreadableAnswerError(f"the answer cannot be read: {exc}") from exc

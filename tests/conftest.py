@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from m2async import LocalEndpoint, M2Client
+
+
+@pytest.fixture(autouse=True)
+def no_aws_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test depends on, or reaches, what the machine is set up for."""
+    for name in os.environ:
+        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(autouse=True)
+async def no_task_is_left() -> AsyncIterator[None]:
+    yield
+    for _ in range(5):  # a connection that was closed takes some turns of the loop to be gone
+        await asyncio.sleep(0)
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left, f"the test left tasks behind: {left}"
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[LocalEndpoint]:
+    async with LocalEndpoint(seed=1) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+async def client(endpoint: LocalEndpoint) -> AsyncIterator[M2Client]:
+    async with M2Client(**endpoint.client_settings()) as client:
+        yield client
