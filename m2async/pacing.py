@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-
 _WHOLE = 1 - 1e-9  # a token, but for the rounding of times and rates
 
 

@@ -1,0 +1,102 @@
+"""Every log event and its fields: the only file that knows structlog.
+
+Events go to the host's structlog pipeline if the host has configured one, and otherwise to the
+standard logger "m2async" with their fields both in the message and in the record's `m2async`
+attribute. Nothing of the host's logging is configured here.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from m2async.errors import CallError, M2ServiceException
+from m2async.jobs import StartBatchJob
+
+logging.getLogger("m2async").addHandler(logging.NullHandler())
+
+_render_logfmt = structlog.processors.LogfmtRenderer(bool_as_flag=False)
+
+
+class Events:
+    """Writes the log events of a submitter; parameters and secrets only if `log_params`."""
+
+    def __init__(self, *, logger: FilteringBoundLogger | None = None, log_params: bool = False) -> None:
+        self._logger = logger or _default_logger()
+        self._log_params = log_params
+
+    def started(
+        self, key: str, request: StartBatchJob, execution_id: str, request_id: str | None, attempt: int, elapsed: float
+    ) -> None:
+        """The job was started: one event for every execution id."""
+        self._logger.info(
+            "batch_job.started",
+            **self._job(key, request),
+            execution_id=execution_id,
+            request_id=request_id,
+            attempt=attempt,
+            elapsed=round(elapsed, 6),
+        )
+
+    def rejected(self, key: str, request: StartBatchJob, error: CallError, attempt: int, elapsed: float) -> None:
+        """The job was surely not started, and is given up."""
+        self._logger.error(
+            "batch_job.rejected", **self._job(key, request), **_error(error), attempt=attempt, elapsed=round(elapsed, 6)
+        )
+
+    def unknown(self, key: str, request: StartBatchJob, error: CallError, attempt: int, elapsed: float) -> None:
+        """The job may have been started, and nothing says so."""
+        self._logger.error(
+            "batch_job.unknown", **self._job(key, request), **_error(error), attempt=attempt, elapsed=round(elapsed, 6)
+        )
+
+    def retry(self, key: str, request: StartBatchJob, error: CallError, attempt: int, wait: float) -> None:
+        """An attempt failed, and another follows after `wait` seconds."""
+        self._logger.warning(
+            "batch_job.retry", **self._job(key, request), **_error(error), attempt=attempt, wait=round(wait, 6)
+        )
+
+    def application_closed(self, application_id: str, error: CallError) -> None:
+        """Nothing more is sent to this application."""
+        self._logger.error("application.closed", application_id=application_id, **_error(error))
+
+    def stopped(self, error: CallError) -> None:
+        """Nothing more is sent at all."""
+        self._logger.error("submission.stopped", **_error(error))
+
+    def _job(self, key: str, request: StartBatchJob) -> dict[str, Any]:
+        fields: dict[str, Any] = {"key": key, "application_id": request.application_id, "job": request.job.name}
+        if self._log_params:
+            fields["params"] = dict(request.params)
+            fields["auth_secrets_manager_arn"] = request.auth_secrets_manager_arn
+        return fields
+
+
+def _error(error: CallError) -> dict[str, Any]:
+    fields: dict[str, Any] = {"code": error.code, "error": error.message}
+    if isinstance(error, M2ServiceException):
+        fields |= {"http_status": error.http_status, "request_id": error.request_id}
+    return fields
+
+
+def _default_logger() -> FilteringBoundLogger:
+    if structlog.is_configured():
+        logger: FilteringBoundLogger = structlog.get_logger("m2async")
+        return logger
+    wrapped: FilteringBoundLogger = structlog.wrap_logger(
+        logging.getLogger("m2async"),
+        processors=[structlog.stdlib.filter_by_level, _to_standard_logging],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        context_class=dict,
+    )
+    return wrapped
+
+
+def _to_standard_logging(
+    logger: WrappedLogger, method: str, event: EventDict
+) -> tuple[tuple[str, str, str], dict[str, Any]]:
+    name = event.pop("event")
+    return ("%s %s", name, str(_render_logfmt(logger, method, dict(event)))), {"extra": {"m2async": event}}

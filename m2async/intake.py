@@ -1,0 +1,177 @@
+"""How requests come in and outcomes go back: one at a time for `submit`, as a stream for `submit_many`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Protocol, Self
+
+import anyio
+import anyio.lowlevel
+
+from m2async.errors import CallError, SubmissionStoppedError
+from m2async.jobs import StartBatchJob
+from m2async.outcomes import Outcome
+
+Request = StartBatchJob | tuple[str, StartBatchJob]
+
+
+class Results(Protocol):
+    """Whoever waits for a job's outcome."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits any more, so that a job not yet sent need not be."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """Take the outcome."""
+
+    def stopped(self, error: SubmissionStoppedError) -> None:
+        """Take note that the job was not sent."""
+
+
+class Job:
+    """A request on its way, and what its attempts have shown so far."""
+
+    __slots__ = ("attempts", "began", "in_doubt", "key", "request", "results", "sends_in_doubt", "taken")
+
+    def __init__(self, key: str, request: StartBatchJob, results: Results) -> None:
+        self.key = key
+        self.request = request
+        self.results = results
+        self.taken = False
+        self.began = 0.0
+        self.attempts = 0
+        self.in_doubt: CallError | None = None
+        self.sends_in_doubt = 0
+
+
+class Caller:
+    """Somebody in `submit`."""
+
+    def __init__(self) -> None:
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    @property
+    def abandoned(self) -> bool:
+        return self.outcome.cancelled()
+
+    def ended(self, outcome: Outcome) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+    def stopped(self, error: SubmissionStoppedError) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+            self.outcome.exception()  # counts as seen also where the caller was cancelled before it could look
+
+
+class SubmittedJobs:
+    """The outcomes of `submit_many` as they come: an async iterator in constant memory."""
+
+    def __init__(
+        self,
+        requests: Iterable[Request] | AsyncIterable[Request],
+        *,
+        ahead: int,
+        put: Callable[[Job], Awaitable[None]],
+        spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+        stop_error: Callable[[], SubmissionStoppedError],
+    ) -> None:
+        self._requests = requests
+        self._room = anyio.Semaphore(ahead)  # taken for each job that is read, given back with its outcome
+        self._put = put
+        self._spawn = spawn
+        self._stop_error = stop_error
+        self._outcomes: deque[Outcome] = deque()
+        self._news = anyio.Event()
+        self._feeder: anyio.CancelScope | None = None
+        self._open = 0  # what an outcome may still come from: jobs, and the feeder
+        self._failure: Exception | None = None
+        self.abandoned = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        if self._feeder is None:
+            self._spawn(self._feed)
+            self._feeder = anyio.CancelScope()
+            self._open = 1
+        while not self._outcomes:
+            if not self._open or self.abandoned:
+                failure, self._failure = self._failure, None
+                raise failure or StopAsyncIteration
+            self._news = anyio.Event()
+            await self._news.wait()
+        self._room.release()
+        return self._outcomes.popleft()
+
+    async def aclose(self) -> None:
+        """Read no more requests, and send none that is still in line; calls under way end as they will."""
+        self.abandoned = True
+        if self._feeder is not None:
+            self._feeder.cancel()
+        await anyio.lowlevel.checkpoint()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Take a job's outcome."""
+        self._outcomes.append(outcome)
+        self._one_less()
+
+    def stopped(self, error: SubmissionStoppedError) -> None:
+        """Take note that a job was not sent."""
+        self._failure = self._failure or error
+        self._one_less()
+
+    async def _feed(self) -> None:
+        assert self._feeder is not None  # noqa: S101 - set before it runs
+        try:
+            with self._feeder:
+                async with contextlib.aclosing(_numbered(self._requests)) as requests:
+                    await self._room.acquire()
+                    async for key, request in requests:
+                        await self._feed_one(Job(key, request, self))
+                        await self._room.acquire()
+        except asyncio.CancelledError:
+            self._failure = self._failure or self._stop_error()
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever reading the requests raised is the caller's to handle
+            self._failure = exc
+        finally:
+            self._one_less()
+
+    async def _feed_one(self, job: Job) -> None:
+        self._open += 1
+        try:
+            await self._put(job)
+        except BaseException:
+            if not job.taken:
+                self._open -= 1
+            raise
+
+    def _one_less(self) -> None:
+        self._open -= 1
+        self._news.set()
+
+
+async def _numbered(
+    requests: Iterable[Request] | AsyncIterable[Request],
+) -> AsyncGenerator[tuple[str, StartBatchJob], None]:
+    """Give each request with its key, or else its number; close a generator that is left early."""
+    number = 0
+    if isinstance(requests, AsyncIterable):
+        iterator = aiter(requests)
+        try:
+            async for request in iterator:
+                number += 1
+                yield request if isinstance(request, tuple) else (str(number), request)
+        finally:
+            if isinstance(iterator, AsyncGenerator):
+                await iterator.aclose()
+    else:
+        for request in requests:
+            number += 1
+            yield request if isinstance(request, tuple) else (str(number), request)
