@@ -1,0 +1,73 @@
+"""nginx on a free loopback port, as the other end of a benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_CONFIGURATION = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+worker_processes 1;
+events {{ worker_connections 2048; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    keepalive_requests 1000000;
+    default_type application/json;
+    server {{
+        listen 127.0.0.1:{port} backlog=2048;
+        location / {{ return 200 '{{"executionId":"$request_id"}}'; }}
+    }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def null_server() -> Iterator[str]:
+    """Run nginx with one worker that answers every request at once with an execution id; gives its URL."""
+    program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin:/opt/homebrew/bin")
+    if program is None:
+        raise SystemExit("nginx is needed: install the package nginx (Debian: nginx-light)")
+    with tempfile.TemporaryDirectory(prefix="m2async-nginx-") as folder:
+        port = _free_port()
+        configuration = Path(folder, "nginx.conf")
+        configuration.write_text(_CONFIGURATION.format(folder=folder, port=port))
+        process = subprocess.Popen(
+            [program, "-p", folder, "-e", f"{folder}/error.log", "-c", str(configuration)], stderr=subprocess.DEVNULL
+        )
+        try:
+            _wait_until_it_answers(port, process)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_it_answers(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise SystemExit(f"nginx ended at once, with exit code {process.returncode}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.02)
+    raise SystemExit("nginx does not answer")
