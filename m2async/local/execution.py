@@ -8,12 +8,12 @@ from typing import Any
 
 from m2async.jobs import RestartJob, StartBatchJob
 from m2async.local.definitions import JobDefinition
+from m2async.responses import TERMINAL_STATUSES
 
 STATUSES = (  # BatchJobExecutionStatus
     "Submitting", "Holding", "Dispatching", "Running", "Cancelling", "Cancelled", "Succeeded", "Failed", "Purged",
     "Succeeded With Warning",
 )  # fmt: skip
-TERMINAL_STATUSES = frozenset({"Cancelled", "Succeeded", "Failed", "Purged", "Succeeded With Warning"})
 
 
 @dataclass(slots=True)
