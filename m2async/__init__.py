@@ -1,1 +1,134 @@
-"""Start AWS Mainframe Modernization batch jobs in bulk, from asyncio."""
+"""Start AWS Mainframe Modernization batch jobs in bulk, from asyncio.
+
+The names below are the public face. Each is imported when it is first used, so that `import m2async`
+costs no time for what a program does not use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from m2async.client import M2Client
+    from m2async.errors import (
+        AccessDeniedException,
+        AnswerTimeoutError,
+        AuthenticationException,
+        CallCancelledError,
+        CallError,
+        ConfigurationError,
+        ConflictException,
+        ConnectionLostError,
+        CredentialsError,
+        ExpiredTokenException,
+        InternalServerException,
+        InvalidRequestError,
+        M2AsyncError,
+        M2ServiceException,
+        ManifestError,
+        ManifestProblem,
+        NotSentError,
+        ResourceNotFoundException,
+        SubmissionStoppedError,
+        ThrottlingException,
+        UnreadableAnswerError,
+        ValidationException,
+        ValidationExceptionField,
+    )
+    from m2async.jobs import FileJob, Job, RestartJob, S3Job, ScriptJob, StartBatchJob
+    from m2async.local import LocalEndpoint
+    from m2async.manifest import ManifestRow, read_manifest
+    from m2async.outcomes import Outcome, Rejected, Started, Unknown
+    from m2async.pacing import TokenBucket
+    from m2async.responses import (
+        Application,
+        BatchJobDefinition,
+        BatchJobExecution,
+        JobStep,
+        StartBatchJobResponse,
+    )
+    from m2async.retry import RetryPolicy
+    from m2async.submitter import Submitter
+
+_MODULE_OF_NAME = {
+    name: module
+    for module, names in {
+        "client": "M2Client",
+        "errors": (
+            "AccessDeniedException AnswerTimeoutError AuthenticationException CallCancelledError CallError "
+            "ConfigurationError ConflictException ConnectionLostError CredentialsError ExpiredTokenException "
+            "InternalServerException InvalidRequestError M2AsyncError M2ServiceException ManifestError "
+            "ManifestProblem NotSentError ResourceNotFoundException SubmissionStoppedError ThrottlingException "
+            "UnreadableAnswerError ValidationException ValidationExceptionField"
+        ),
+        "jobs": "FileJob Job RestartJob S3Job ScriptJob StartBatchJob",
+        "local": "LocalEndpoint",
+        "manifest": "ManifestRow read_manifest",
+        "outcomes": "Outcome Rejected Started Unknown",
+        "pacing": "TokenBucket",
+        "responses": "Application BatchJobDefinition BatchJobExecution JobStep StartBatchJobResponse",
+        "retry": "RetryPolicy",
+        "submitter": "Submitter",
+    }.items()
+    for name in names.split()
+}
+
+__all__ = [
+    "AccessDeniedException",
+    "AnswerTimeoutError",
+    "Application",
+    "AuthenticationException",
+    "BatchJobDefinition",
+    "BatchJobExecution",
+    "CallCancelledError",
+    "CallError",
+    "ConfigurationError",
+    "ConflictException",
+    "ConnectionLostError",
+    "CredentialsError",
+    "ExpiredTokenException",
+    "FileJob",
+    "InternalServerException",
+    "InvalidRequestError",
+    "Job",
+    "JobStep",
+    "LocalEndpoint",
+    "M2AsyncError",
+    "M2Client",
+    "M2ServiceException",
+    "ManifestError",
+    "ManifestProblem",
+    "ManifestRow",
+    "NotSentError",
+    "Outcome",
+    "Rejected",
+    "ResourceNotFoundException",
+    "RestartJob",
+    "RetryPolicy",
+    "S3Job",
+    "ScriptJob",
+    "StartBatchJob",
+    "StartBatchJobResponse",
+    "Started",
+    "SubmissionStoppedError",
+    "Submitter",
+    "ThrottlingException",
+    "TokenBucket",
+    "Unknown",
+    "UnreadableAnswerError",
+    "ValidationException",
+    "ValidationExceptionField",
+    "read_manifest",
+]
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF_NAME.get(name)
+    if module is None:
+        raise AttributeError(f"module 'm2async' has no attribute {name!r}")
+    value: object = getattr(import_module(f"m2async.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -141,6 +141,11 @@ class Submitter:
         for call in self._calls_under_way:
             call.deadline = min(call.deadline, deadline)
 
+    @property
+    def stopped_by(self) -> CallError | None:
+        """What made it send nothing more, or None while it goes on."""
+        return self._ended_by
+
     # A job's way
 
     async def _put(self, job: Job) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from botocore import loaders, model, serialize, validate
 
-
 _TYPES: dict[str, type[Any]] = {
     "structure": dict,
     "map": dict,
@@ -37,14 +36,6 @@ def serialized(operation: str, members: dict[str, Any]) -> dict[str, Any]:
 
 def violations(value: Any, shape: Any, path: str = "") -> Iterator[str]:
     """Every way in which a value breaks the types, lengths, patterns, counts and unions of its shape."""
-    kinds: dict[str, type[Any]] = {
-        "structure": dict,
-        "map": dict,
-        "list": list,
-        "string": str,
-        "integer": int,
-        "boolean": bool,
-    }
     if type(value) is not _TYPES[shape.type_name]:
         yield f"{path}: not a {shape.type_name}"
         return

@@ -1,0 +1,155 @@
+"""The commands and their options; what they do is in the modules named after them, imported when they run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+app = typer.Typer(
+    name="m2async",
+    help="Start AWS Mainframe Modernization batch jobs in bulk.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Region = Annotated[str | None, typer.Option("--region", help="AWS region; by default as for the AWS CLI.")]
+Profile = Annotated[str | None, typer.Option("--profile", help="AWS profile; by default as for the AWS CLI.")]
+EndpointUrl = Annotated[str | None, typer.Option("--endpoint-url", help="URL of another endpoint than AWS's.")]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="S", help="Seconds to wait for an answer.")]
+Listing = Annotated[Literal["table", "json", "jsonl"], typer.Option("--output", help="How to print the list.")]
+
+
+@app.command(
+    epilog="Example: m2async submit nightly.csv -a ab2cdefghijklmnopqrstuvwxy --rate 20 --burst 40",
+)
+def submit(
+    manifest: Annotated[str, typer.Argument(help="CSV, JSONL or YAML file of jobs; - for standard input.")],
+    application: Annotated[
+        str | None, typer.Option("-a", "--application", metavar="APP", help="Application of rows that name none.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="K=V", help="Job parameter for every row, over the row's own. Repeatable."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", metavar="R", help="Calls a second at most; by default no limit.")
+    ] = None,
+    burst: Annotated[
+        float | None, typer.Option("--burst", metavar="B", help="Calls that may go out at once; with --rate. [1]")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="Calls under way at once, at most.")
+    ] = 64,
+    on_unknown: Annotated[
+        Literal["hold", "resend"],
+        typer.Option("--on-unknown", help="A job that may have started: report it, or risk starting it twice."),
+    ] = "hold",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent, and send nothing.")] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Rehearse: start a local endpoint for this run and send to it.")
+    ] = False,
+    local_rate: Annotated[
+        float | None, typer.Option("--local-rate", metavar="R", help="Quota of the local endpoint, calls a second.")
+    ] = None,
+    local_burst: Annotated[
+        float | None, typer.Option("--local-burst", metavar="B", help="Burst of that quota; by default a second's.")
+    ] = None,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: Profile = None,
+    timeout: Timeout = 60.0,
+    output: Annotated[
+        Literal["table", "jsonl"], typer.Option("--output", help="How to print each job's outcome on stdout.")
+    ] = "table",
+    log_file: Annotated[
+        str | None, typer.Option("--log-file", metavar="F", help="Append one JSON line an event to this file.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress bar and no summary.")] = False,
+) -> None:
+    """Start every job of a manifest, and print what became of each.
+
+    The whole manifest is checked before anything is sent. Exit code: 0 every job was started; 1 some
+    were rejected or may or may not have been started; 2 bad input, nothing was sent; 3 stopped
+    early; 130 or 143 after SIGINT or SIGTERM.
+    """
+    from m2async.cli.manifests import parse_params
+    from m2async.cli.output import BAD_INPUT, fail
+    from m2async.cli.service import Rehearsal, Service
+    from m2async.cli.submit import Pace, Show, What
+    from m2async.cli.submit import submit as run
+
+    if not local and (local_rate is not None or local_burst is not None):
+        fail("--local-rate and --local-burst are the quota of --local, which is not given", BAD_INPUT)
+    run(
+        What(manifest, application, parse_params(param or [])),
+        Pace(rate, burst, concurrency, on_unknown),
+        Service(endpoint_url, region, profile, timeout),
+        Rehearsal(local_rate, local_burst) if local else None,
+        Show(output, log_file, quiet, dry_run),
+    )
+
+
+@app.command(epilog="Example: m2async local --rate 20 --burst 40 --fault accept-then-drop=0.05")
+def local(
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Loopback port; 0 for a free one.")] = 0,
+    rate: Annotated[
+        float | None, typer.Option("--rate", metavar="R", help="StartBatchJob quota, calls a second.")
+    ] = None,
+    burst: Annotated[
+        float | None, typer.Option("--burst", metavar="B", help="Burst of the quota; by default a second's.")
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option("--fault", metavar="NAME=SHARE", help="Inject a fault into this share of calls. Repeatable."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Make faults and ids repeatable.")] = None,
+    definitions: Annotated[
+        str | None, typer.Option("--definitions", metavar="FILE", help="Applications and jobs (JSON).")
+    ] = None,
+) -> None:
+    """Serve a local endpoint that behaves as the service does, until it is interrupted.
+
+    Prints its URL on the first line. Any AWS SDK can use it, with an access key whose secret is the
+    same text (such as local and local). Faults: 500, throttle, drop-before-accept, accept-then-500,
+    accept-then-drop, accept-then-hang, latency.
+    """
+    from m2async.cli import local as command
+
+    command.serve(port=port, rate=rate, burst=burst, faults=fault or [], seed=seed, definitions=definitions)
+
+
+@app.command(epilog="Example: m2async apps --region eu-central-1 --output json")
+def apps(
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: Profile = None,
+    timeout: Timeout = 60.0,
+    output: Listing = "table",
+) -> None:
+    """List the applications: application_id, name, status."""
+    from m2async.cli import listings
+    from m2async.cli.service import Service
+
+    listings.apps(Service(endpoint_url, region, profile, timeout), output)
+
+
+@app.command(epilog="Example: m2async jobs -a ab2cdefghijklmnopqrstuvwxy --prefix CB")
+def jobs(
+    application: Annotated[
+        str | None, typer.Option("-a", "--application", metavar="APP", help="Only this application.")
+    ] = None,
+    prefix: Annotated[str | None, typer.Option("--prefix", help="Only jobs whose names begin so.")] = None,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: Profile = None,
+    timeout: Timeout = 60.0,
+    output: Listing = "table",
+) -> None:
+    """List the batch jobs that the applications define: application_id, type, job, folder."""
+    from m2async.cli import listings
+    from m2async.cli.service import Service
+
+    listings.jobs(Service(endpoint_url, region, profile, timeout), application, prefix, output)

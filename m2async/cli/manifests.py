@@ -1,0 +1,90 @@
+"""Manifests as the commands take them: a file, a pipe or standard input, read twice, with options over its rows."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import typer
+from rich.console import Console
+
+from m2async.cli.output import BAD_INPUT, fail, say
+from m2async.errors import InvalidRequestError, ManifestError
+from m2async.manifest import ManifestRow, ManifestSummary, check_manifest, read_manifest
+
+_MOST_PROBLEMS = 50
+_CHUNK = 1 << 20
+
+
+def parse_params(texts: Sequence[str]) -> dict[str, str]:
+    """Read `--param K=V` options."""
+    params: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            fail(f"--param {text}: must be NAME=VALUE", BAD_INPUT)
+        if name in params:
+            fail(f"--param {text}: {name} is given twice", BAD_INPUT)
+        params[name] = value
+    return params
+
+
+class Manifest:
+    """A manifest that can be checked and then read: a copy is kept of what can be read only once."""
+
+    def __init__(self, stack: contextlib.ExitStack, path: str, application: str | None, params: dict[str, str]) -> None:
+        self._path = path
+        self._settings: dict[str, Any] = {"application_id": application, "params": params}
+        self._copy: BinaryIO | None = None
+        if path == "-":
+            self._copy = stack.enter_context(_copy(sys.stdin.buffer))
+        elif Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():  # a named pipe, or <(…)
+            self._settings["name"] = path
+            with Path(path).open("rb") as pipe:
+                self._copy = stack.enter_context(_copy(pipe))
+
+    def check(self) -> ManifestSummary:
+        """Check the whole manifest; show every problem and end the command if there are any."""
+        try:
+            with (
+                Console(stderr=True).status(f"Checking {self._path}")
+                if sys.stderr.isatty()
+                else contextlib.nullcontext()
+            ):
+                return check_manifest(self._source(), **self._settings)
+        except ManifestError as exc:
+            show_problems(exc)
+            raise typer.Exit(BAD_INPUT) from None
+        except InvalidRequestError as exc:
+            fail(f"-a or --param: {exc}", BAD_INPUT)
+
+    def rows(self) -> Iterator[ManifestRow]:
+        """Read it, once it has been checked."""
+        return read_manifest(self._source(), **self._settings)
+
+    def _source(self) -> str | BinaryIO:
+        if self._copy is None:
+            return self._path
+        self._copy.seek(0)
+        return self._copy
+
+
+def show_problems(error: ManifestError) -> None:
+    """Print every problem of a manifest, up to a bound, and how many there are."""
+    for problem in error.problems[:_MOST_PROBLEMS]:
+        say(str(problem))
+    count, more = len(error.problems), len(error.problems) - _MOST_PROBLEMS
+    hidden = f", of which {more:,} are not shown" if more > 0 else ""
+    say(f"m2async: {count:,} problem{'s' if count > 1 else ''} in the manifest{hidden}; nothing was sent")
+
+
+@contextlib.contextmanager
+def _copy(stream: BinaryIO) -> Iterator[BinaryIO]:
+    with tempfile.TemporaryFile() as copy:
+        while chunk := stream.read(_CHUNK):
+            copy.write(chunk)
+        yield copy
