@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from m2async.errors import InvalidRequestError
+from m2async.jobs import FileJob
+from m2async.manifest.rows import COLUMNS, Fault, Keys, RequestMaker, RowError, job_of, shown, split_fields
+
+
+def test_a_request_is_made_of_fields_and_parameters() -> None:
+    request = RequestMaker("app1", {"AA": "1"}).request({"file": "A"}, {"BB": "2"})
+    assert (request.application_id, request.job, request.params) == ("app1", FileJob("A"), {"AA": "1", "BB": "2"})
+
+
+def test_defaults_that_the_model_refuses_are_refused_at_once() -> None:
+    with pytest.raises(InvalidRequestError):
+        RequestMaker("", {})
+    with pytest.raises(InvalidRequestError):
+        RequestMaker(None, {"A": "1"})
+
+
+def test_a_parameter_that_is_replaced_for_all_rows_is_not_looked_at() -> None:
+    assert RequestMaker("app1", {"AA": "1"}).request({"file": "A"}, {"AA": "v" * 2000}).params == {"AA": "1"}
+
+
+def test_every_column_is_known_and_none_makes_a_parameter() -> None:
+    fields, params, faults = split_fields(dict.fromkeys(COLUMNS, "x"))
+    assert (list(fields), params, faults) == (list(COLUMNS), {}, [])
+
+
+def test_a_row_names_exactly_one_job() -> None:
+    with pytest.raises(RowError) as raised:
+        job_of({"script": "A", "file": "B", "s3_bucket": "C"})
+    assert raised.value.faults == (
+        Fault("file", "a second job: script is given as well, and a row starts one job; keep one of them"),
+    )
+
+
+def test_keys_may_be_any_printable_text_and_come_once() -> None:
+    keys = Keys()
+    assert keys.take("2026-11-23/POSTTRAN é 漢", 1) == "2026-11-23/POSTTRAN é 漢"
+    for bad in ("", "a\nb", "\x1b[2J", "\ud800", "k" * 513, 7, None):
+        with pytest.raises(RowError):
+            keys.take(bad, 2)
+
+
+@pytest.mark.parametrize("value", ["x\ny\x1b", "x" * 10_000, ["x"] * 10_000, {"a": "\n"}, None, 10**1000])
+def test_a_value_is_shown_on_one_short_line(value: object) -> None:
+    assert shown(value).isprintable()
+    assert len(shown(value)) < 400
+
+
+def test_columns_of_a_problem_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    error = RowError(Fault("\x1b[2J\n", "reason"), Fault("x" * 100, "reason")).at("m", 1)
+    assert [found.column for found in error.problems] == [r"'\x1b[2J\n'", f"'{'x' * 57}'… (100 characters)"]
