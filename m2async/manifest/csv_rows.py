@@ -85,13 +85,13 @@ class _Records(Iterator["list[str] | ManifestError"]):
                 if not self._problems:
                     return self._source.error(self.line, _reason(str(error)))
             if self._problems:
-                return ManifestError(self._problems[:MAX_FAULTS])
+                return ManifestError(self._problems)
         return cells
 
     def _lines(self) -> Iterator[str]:
         for number, line in enumerate(self._source.lines(), 1):
             if line is None:
-                self._problems.append(problem(self._source.name, number, None, too_long("line")))
+                self._note(number, too_long("line"))
                 yield "\n"
                 continue
             blank = not self._size and not line.strip(b" \t\r\n")
@@ -100,8 +100,12 @@ class _Records(Iterator["list[str] | ManifestError"]):
                 raise self._source.error(self.line, too_long("row"))
             text, fault = decoded(line)
             if fault:
-                self._problems.append(problem(self._source.name, number, None, fault))
+                self._note(number, fault)
             yield "\n" if blank else text
+
+    def _note(self, line: int, reason: str) -> None:
+        if len(self._problems) < MAX_FAULTS:
+            self._problems.append(problem(self._source.name, line, None, reason))
 
 
 class _Columns:
@@ -146,7 +150,7 @@ def _header_faults(header: Sequence[str]) -> Iterator[Fault]:
         elif len(header) == 1 and (";" in name or "\t" in name):
             yield Fault(name, "is no column: separate columns with commas")
         elif name not in COLUMNS:
-            yield unknown_column(name, COLUMNS)
+            yield unknown_column(name)
         seen.add(name)
     if not seen.intersection(JOB_COLUMNS) and all(name in COLUMNS or name.startswith(PARAM) for name in seen):
         yield Fault(None, "no column names the job: add one of script, file, s3_bucket and restart_execution_id")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -190,9 +190,7 @@ def job_of(fields: Mapping[str, Any]) -> Job:
         raise RowError(_fault(_COLUMN_OF_FIELD[kind].get(error.field, error.field), error)) from None
 
 
-def split_fields(
-    members: Mapping[str, Any], known: Collection[str] = COLUMNS
-) -> tuple[dict[str, Any], dict[str, Any], list[Fault]]:
+def split_fields(members: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[Fault]]:
     """Part a row's members into fields, parameters and faults; what is None counts as not given."""
     fields: dict[str, Any] = {}
     params: dict[str, Any] = {}
@@ -207,8 +205,8 @@ def split_fields(
                 params[name[len(PARAM) :]] = value
         elif name == "params":
             faults.append(Fault(name, f"{shown(value)}: must map names to values"))
-        elif name not in known:
-            faults.append(unknown_column(name, known))
+        elif name not in COLUMNS:
+            faults.append(unknown_column(name))
         elif value is not None:
             fields[name] = value
     return fields, params, faults
@@ -220,14 +218,17 @@ def param_faults(params: Mapping[str, Any], prefix: str) -> Iterator[Fault]:
         yield from _faults_of(f"{prefix}{name}", _SOUND_APPLICATION, _SOUND_JOB, {name: value}, None)
 
 
-def unknown_column(name: str, known: Collection[str]) -> Fault:
-    """Refuse a column, and suggest the nearest that there is."""
+def unknown_column(name: str) -> Fault:
+    """Refuse a column that there is not."""
     if name.lower().startswith(PARAM):
         return Fault(name, f"is no column; write a parameter's column as {PARAM}NAME")
+    return Fault(name, f"is no column; {nearest(name, (*COLUMNS, f'{PARAM}NAME'))}")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Suggest the name that was meant, or tell all of them."""
     near = difflib.get_close_matches(name.lower(), known, n=1) if len(name) <= 40 else []
-    return Fault(
-        name, f"is no column; did you mean {near[0]}?" if near else f"is no column; known are {_listed(known)}"
-    )
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
 def boolean(column: str, value: object) -> bool:
@@ -322,7 +323,3 @@ def _flat(members: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{PARAM}{param}", text) for param, text in value.items())
         elif name != "params" or value is not None:
             yield name, value
-
-
-def _listed(names: Collection[str]) -> str:
-    return ", ".join((*names, f"{PARAM}NAME") if "file" in names else names)

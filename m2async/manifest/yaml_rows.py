@@ -18,11 +18,11 @@ from m2async.manifest.rows import (
     ManifestRow,
     RequestMaker,
     RowError,
+    nearest,
     param_faults,
     problem,
     shown,
     split_fields,
-    unknown_column,
 )
 from m2async.manifest.source import Source
 from m2async.manifest.sweep import Axis, AxisError, parse_axis, product
@@ -75,7 +75,7 @@ class _Reader:
         self.problems: list[ManifestProblem] = []
         self._file = file
         self._jobs: dict[int, _Job | None] = {}
-        self._matrices: dict[int, dict[str, Axis]] = {}
+        self._matrices: dict[int, dict[str, Axis] | None] = {}
         self._axes: dict[int, Axis | None] = {}
 
     def document(self, node: Node) -> tuple[_Job, Sequence[Node]]:
@@ -84,11 +84,11 @@ class _Reader:
             return _Job({}, {}, node.line), ()
         for name, value in node.entries.items():
             if name not in TOP_LEVEL and len(self.problems) < MAX_FAULTS:
-                hint = "put it under defaults" if name in COLUMNS or name == "params" or name.startswith(PARAM) else ""
-                fault = unknown_column(name, TOP_LEVEL)
-                self._problem(value.line, name, f"is no top-level field: {hint}" if hint else fault.reason)
+                shared = name in COLUMNS or name == "params" or name.startswith(PARAM)
+                hint = "put it under defaults" if shared else nearest(name, TOP_LEVEL)
+                self._problem(value.line, name, f"is no top-level field; {hint}")
         fields = self._fields(node.entries.get("defaults"), "defaults")
-        axes = self._matrix(node.entries.get("matrix"))
+        axes = self._matrix(node.entries.get("matrix")) or {}
         jobs = node.entries.get("jobs", List((Map({}, node.line),), node.line))  # without any, defaults are the one job
         if _given(jobs) is not None and not isinstance(jobs, List):
             self._problem(jobs.line, "jobs", "must be a list of jobs")
@@ -99,8 +99,8 @@ class _Reader:
             before = len(self.problems)
             fields = self._fields(node, "a job")
             axes = self._matrix(node.entries.get("matrix") if isinstance(node, Map) else None)
-            sound = len(self.problems) == before
-            self._jobs[id(node)] = _Job(fields, axes, node.line) if sound else None
+            sound = axes is not None and len(self.problems) == before
+            self._jobs[id(node)] = _Job(fields, axes or {}, node.line) if sound else None
         return self._jobs[id(node)]
 
     def _fields(self, node: Node | None, what: str) -> dict[str, Scalar]:
@@ -129,21 +129,22 @@ class _Reader:
             self._problem(_line_of(node, fault.column), fault.column, fault.reason)
         return {name: value for name, value in flat.items() if isinstance(value, Scalar)}
 
-    def _matrix(self, node: Node | None) -> dict[str, Axis]:
+    def _matrix(self, node: Node | None) -> dict[str, Axis] | None:
+        """Give the axes by column, or None if any is wrong."""
         if node is None or _given(node) is None:
             return {}
         if id(node) not in self._matrices:
             self._matrices[id(node)] = self._new_matrix(node)
         return self._matrices[id(node)]
 
-    def _new_matrix(self, node: Node) -> dict[str, Axis]:
+    def _new_matrix(self, node: Node) -> dict[str, Axis] | None:
         if not isinstance(node, Map):
             self._problem(node.line, "matrix", "must be a mapping of names to lists or ranges")
-            return {}
+            return None
         if len(node.entries) > _MAX_AXES:
             self._problem(node.line, "matrix", f"{len(node.entries)} axes: at most {_MAX_AXES} are allowed")
-            return {}
-        axes = {}
+            return None
+        axes: dict[str, Axis | None] = {}
         for written, value in node.entries.items():
             name = written if written in COLUMNS or written.startswith(PARAM) else f"{PARAM}{written}"
             faults = [] if name in COLUMNS else list(param_faults({name.removeprefix(PARAM): ""}, "matrix."))
@@ -153,10 +154,9 @@ class _Reader:
                 faults = [Fault(f"matrix.{written}", "is given twice, by itself and as param.NAME: keep one")]
             for fault in faults:
                 self._problem(value.line, fault.column, fault.reason)
-            axis = self._axis(written, value)
-            if axis is not None:
-                axes[name] = axis
-        return axes
+            axes[name] = None if faults else self._axis(written, value)
+        sound = {name: axis for name, axis in axes.items() if axis is not None}
+        return sound if len(sound) == len(axes) else None
 
     def _axis(self, written: str, node: Node) -> Axis | None:
         if id(node) not in self._axes:

@@ -151,6 +151,16 @@ def test_every_bad_row_is_told_and_so_is_everything_in_a_row() -> None:
     ]
 
 
+def test_a_row_that_is_no_text_spoils_no_other() -> None:
+    content = b'file,key\nA,"\xff\n\xff"\nB,y\nC,\0\nD,z\n'
+    assert [found.split(" is ")[0] for found in problems(content)] == [
+        "m:2: byte 4 of the line, 0xff,",
+        "m:3: byte 1 of the line, 0xff,",
+        "m:5: byte 3 of the line",
+    ]
+    assert len(problems(b'file,key\nA,"' + b"\xff\n" * 50_000 + b'"\n')) == 100
+
+
 def test_a_missing_application_is_told_once_and_hides_no_bad_row() -> None:
     lacking, bad = problems("file,folder\nA,\n,x\nB,\n", application_id=None)
     assert lacking.startswith(

@@ -123,16 +123,22 @@ def test_reading_stops_at_the_first_bad_row_with_all_that_is_wrong_in_it() -> No
     assert list(reading) == []
 
 
-def test_a_file_is_closed_when_its_reader_is(tmp_path: Path) -> None:
+def is_open(path: Path) -> bool:
+    return path in {link.resolve() for link in Path("/proc/self/fd").iterdir()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc to see open files in")
+def test_a_file_is_closed_when_its_reader_is_and_at_an_error(tmp_path: Path) -> None:
     path = tmp_path / "manifest.csv"
-    path.write_text("file\nA\nB\n")
+    path.write_text("file,key\nA,x\nB\n")
     reading = read_manifest(path, application_id=APP)
     next(reading)
-    descriptors = Path("/proc/self/fd")
-    if descriptors.exists():
-        assert str(path) in {str(link.resolve()) for link in descriptors.iterdir()}
-        del reading
-        assert str(path) not in {str(link.resolve()) for link in descriptors.iterdir()}
+    assert is_open(path)
+    del reading
+    assert not is_open(path)
+    with pytest.raises(ManifestError):
+        list(read_manifest(path, application_id=APP))
+    assert not is_open(path)
 
 
 def test_a_stream_stays_open() -> None:

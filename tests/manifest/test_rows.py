@@ -21,6 +21,9 @@ def test_defaults_that_the_model_refuses_are_refused_at_once() -> None:
 
 def test_a_parameter_that_is_replaced_for_all_rows_is_not_looked_at() -> None:
     assert RequestMaker("app1", {"AA": "1"}).request({"file": "A"}, {"AA": "v" * 2000}).params == {"AA": "1"}
+    with pytest.raises(RowError) as raised:
+        RequestMaker("app1", {"AA": "1"}).request({"folder": "A"}, {"AA": "v" * 2000})
+    assert [fault.column for fault in raised.value.faults] == ["file"]
 
 
 def test_every_column_is_known_and_none_makes_a_parameter() -> None:
@@ -50,6 +53,6 @@ def test_a_value_is_shown_on_one_short_line(value: object) -> None:
     assert len(shown(value)) < 400
 
 
-def test_columns_of_a_problem_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_of_a_problem_are_printable() -> None:
     error = RowError(Fault("\x1b[2J\n", "reason"), Fault("x" * 100, "reason")).at("m", 1)
     assert [found.column for found in error.problems] == [r"'\x1b[2J\n'", f"'{'x' * 57}'… (100 characters)"]

@@ -120,9 +120,9 @@ def test_a_sweep_of_any_size_begins_at_once() -> None:
     ("content", "problem"),
     [
         ("- file: A\n", "m:1: a manifest is a mapping of defaults, jobs, matrix"),
-        ("jobs:\n- file: A\njbos: x\n", "m:3: jbos: is no column; did you mean jobs?"),
-        ("file: A\n", "m:1: file: is no top-level field: put it under defaults"),
-        ("params: {AA: x}\n", "m:1: params: is no top-level field: put it under defaults"),
+        ("jobs:\n- file: A\njbos: x\n", "m:3: jbos: is no top-level field; did you mean jobs?"),
+        ("file: A\n", "m:1: file: is no top-level field; put it under defaults"),
+        ("params: {AA: x}\n", "m:1: params: is no top-level field; put it under defaults"),
         ("jobs: A\n", "m:1: jobs: must be a list of jobs"),
         ("jobs:\n- A\n", "m:2: a job must be a mapping of columns to values"),
         ("jobs:\n- ~\n", "m:2: a job must be a mapping of columns to values"),
@@ -230,6 +230,21 @@ def test_many_aliases_of_one_job_are_read_once() -> None:
 
 def test_the_problems_of_the_top_level_are_bounded() -> None:
     assert len(problems("\n".join(f"x{number}: 1" for number in range(100_000)))) == 100
+
+
+def test_an_axis_that_many_jobs_share_is_read_once() -> None:
+    values = ", ".join(f"v{number}" for number in range(20_000))
+    begin = time.perf_counter()
+    found = problems(f"jobs:\n- matrix: {{AA: &a [{values}]}}\n" + "- matrix: {AA: *a}\n" * 20_000)
+    assert found[-1] == "m: and 19,001 more problems"
+    assert time.perf_counter() - begin < 10
+
+
+def test_a_matrix_that_is_wrong_is_told_once_for_all_jobs_that_share_it() -> None:
+    content = "jobs:\n- {file: A, key: '{AA}', matrix: &m {AA: &a []}}\n- {file: B, key: '{AA}', matrix: *m}\n"
+    assert problems(content + "- {file: C, key: '{AA}', matrix: {AA: *a}}\n") == [
+        "m:2: matrix.AA: the list is empty: give at least one value"
+    ]
 
 
 def test_a_summary_counts_the_swept_rows() -> None:
