@@ -23,6 +23,10 @@ Listing = Annotated[Literal["table", "json", "jsonl"], typer.Option("--output", 
 
 
 @app.command(
+    help="Start every job of a manifest, and print what became of each.\n\n"
+    "The whole manifest is checked before anything is sent. Exit code: 0 every job was started; 1 some were rejected "
+    "or may or may not have been started; 2 bad input, nothing was sent; 3 stopped early; 130 or 143 after SIGINT or "
+    "SIGTERM.",
     epilog="Example: m2async submit nightly.csv -a ab2cdefghijklmnopqrstuvwxy --rate 20 --burst 40",
 )
 def submit(
@@ -47,9 +51,9 @@ def submit(
         Literal["hold", "resend"],
         typer.Option("--on-unknown", help="A job that may have started: report it, or risk starting it twice."),
     ] = "hold",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent, and send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Print what would be sent, and send nothing.")] = False,
     local: Annotated[
-        bool, typer.Option("--local", help="Rehearse: start a local endpoint for this run and send to it.")
+        bool, typer.Option("--local", metavar="", help="Rehearse: start a local endpoint for this run and send to it.")
     ] = False,
     local_rate: Annotated[
         float | None, typer.Option("--local-rate", metavar="R", help="Quota of the local endpoint, calls a second.")
@@ -67,14 +71,9 @@ def submit(
     log_file: Annotated[
         str | None, typer.Option("--log-file", metavar="F", help="Append one JSON line an event to this file.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress bar and no summary.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", metavar="", help="No progress bar and no summary.")] = False,
 ) -> None:
-    """Start every job of a manifest, and print what became of each.
-
-    The whole manifest is checked before anything is sent. Exit code: 0 every job was started; 1 some
-    were rejected or may or may not have been started; 2 bad input, nothing was sent; 3 stopped
-    early; 130 or 143 after SIGINT or SIGTERM.
-    """
+    """Start every job of a manifest."""
     from m2async.cli.manifests import parse_params
     from m2async.cli.output import BAD_INPUT, fail
     from m2async.cli.service import Rehearsal, Service
@@ -92,7 +91,13 @@ def submit(
     )
 
 
-@app.command(epilog="Example: m2async local --rate 20 --burst 40 --fault accept-then-drop=0.05")
+@app.command(
+    help="Serve a local endpoint that behaves as the service does, until it is interrupted.\n\n"
+    "Prints its URL on the first line. Any AWS SDK can use it, with an access key whose secret is the same text, such "
+    "as local and local. Faults: 500, throttle, drop-before-accept, accept-then-500, accept-then-drop, "
+    "accept-then-hang, latency.",
+    epilog="Example: m2async local --rate 20 --burst 40 --fault accept-then-drop=0.05",
+)
 def local(
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Loopback port; 0 for a free one.")] = 0,
     rate: Annotated[
@@ -110,12 +115,7 @@ def local(
         str | None, typer.Option("--definitions", metavar="FILE", help="Applications and jobs (JSON).")
     ] = None,
 ) -> None:
-    """Serve a local endpoint that behaves as the service does, until it is interrupted.
-
-    Prints its URL on the first line. Any AWS SDK can use it, with an access key whose secret is the
-    same text (such as local and local). Faults: 500, throttle, drop-before-accept, accept-then-500,
-    accept-then-drop, accept-then-hang, latency.
-    """
+    """Serve a local endpoint."""
     from m2async.cli import local as command
 
     command.serve(port=port, rate=rate, burst=burst, faults=fault or [], seed=seed, definitions=definitions)

@@ -240,11 +240,16 @@ def test_an_axis_that_many_jobs_share_is_read_once() -> None:
     assert time.perf_counter() - begin < 10
 
 
-def test_a_matrix_that_is_wrong_is_told_once_for_all_jobs_that_share_it() -> None:
-    content = "jobs:\n- {file: A, key: '{AA}', matrix: &m {AA: &a []}}\n- {file: B, key: '{AA}', matrix: *m}\n"
-    assert problems(content + "- {file: C, key: '{AA}', matrix: {AA: *a}}\n") == [
-        "m:2: matrix.AA: the list is empty: give at least one value"
-    ]
+@pytest.mark.parametrize("matrix", ["{AA: []}", "{AA: [x], A-B: [x]}", "[AA]"])
+def test_a_matrix_that_is_wrong_is_told_once_for_all_jobs_that_share_it(matrix: str) -> None:
+    content = f"jobs:\n- {{file: A, key: '{{AA}}', matrix: &m {matrix}}}\n- {{file: B, key: '{{AA}}', matrix: *m}}\n"
+    [found] = problems(content)
+    assert found.startswith("m:2: matrix")
+
+
+def test_an_axis_that_is_wrong_is_told_once_for_all_jobs_that_share_it() -> None:
+    content = "jobs:\n- {file: A, matrix: {AA: &a []}}\n- {file: B, key: '{AA}', matrix: {AA: *a}}\n"
+    assert problems(content) == ["m:2: matrix.AA: the list is empty: give at least one value"]
 
 
 def test_a_summary_counts_the_swept_rows() -> None:
