@@ -248,7 +248,7 @@ def test_a_matrix_that_is_wrong_is_told_once_for_all_jobs_that_share_it(matrix: 
 
 
 def test_an_axis_that_is_wrong_is_told_once_for_all_jobs_that_share_it() -> None:
-    content = "jobs:\n- {file: A, matrix: {AA: &a []}}\n- {file: B, key: '{AA}', matrix: {AA: *a}}\n"
+    content = "jobs:\n- {file: A, matrix: {AA: &a []}}\n" + "- {file: B, key: '{AA}', matrix: {AA: *a}}\n" * 2
     assert problems(content) == ["m:2: matrix.AA: the list is empty: give at least one value"]
 
 
