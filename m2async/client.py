@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime
+from ipaddress import ip_address
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
-from m2async.aws import AiobotocoreTransport, Answer
-from m2async.errors import UnreadableAnswerError
+from m2async.answers import Answer
+from m2async.aws import Aws, SessionCredentials, Settings
+from m2async.errors import ConfigurationError, UnreadableAnswerError
+from m2async.events import transport_chosen
 from m2async.jobs import StartBatchJob, check_identifier
 from m2async.responses import (
     Application,
@@ -20,6 +25,8 @@ from m2async.responses import (
     StartBatchJobResponse,
     definition_from_api,
 )
+from m2async.wire.pool import Pool
+from m2async.wire.transport import WireTransport
 
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession
@@ -31,6 +38,19 @@ Middleware = Callable[[StartBatchJob, CallNext], Awaitable[StartBatchJobResponse
 _PAGE_SIZE = 2_000  # MaxResults: the most that the service gives at once
 
 
+class Transport(Protocol):
+    """What sends requests and gives their answers, one attempt each."""
+
+    async def start_batch_job(self, request: StartBatchJob) -> StartBatchJobResponse:
+        """Send a StartBatchJob request, or raise the CallError that says what became of it."""
+
+    async def call(self, operation: str, members: Mapping[str, Any]) -> Answer:
+        """Send a request of another operation, in the same way."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+
+
 class M2Client:
     """An asyncio client of the service; every method sends each of its requests once.
 
@@ -38,6 +58,11 @@ class M2Client:
         region_name, profile_name, endpoint_url: as in boto3; by default from the environment and the
             AWS configuration files, as for every AWS tool.
         session: an aiobotocore session of the caller's, instead of `profile_name`.
+        transport: "wire" sends on connections of our own, "aiobotocore" through aiobotocore. By default
+            it is the wire, but for a proxy or a session with event hooks of its own, which a log
+            event then says.
+        verify: as in boto3: whether TLS certificates are verified, or the path of a CA bundle.
+        plain_http_to: hosts besides those of loopback to which plain HTTP may go.
         connect_timeout: seconds for making a connection.
         read_timeout: seconds of waiting for an answer.
         max_connections: how many connections are kept at most; further calls wait for one.
@@ -55,59 +80,75 @@ class M2Client:
         profile_name: str | None = None,
         endpoint_url: str | None = None,
         session: AioSession | None = None,
+        transport: Literal["wire", "aiobotocore"] | None = None,
+        verify: bool | str | None = None,
+        plain_http_to: Collection[str] = (),
         connect_timeout: float = 5.0,
         read_timeout: float = 60.0,
         max_connections: int = 256,
     ) -> None:
         if session is not None and profile_name is not None:
             raise ValueError("give session or profile_name, not both")
-        self._settings: dict[str, Any] = {
-            "session": session,
-            "profile_name": profile_name,
-            "region_name": region_name,
-            "endpoint_url": endpoint_url,
-            "connect_timeout": connect_timeout,
-            "read_timeout": read_timeout,
-            "max_connections": max_connections,
-        }
-        self._transport: AiobotocoreTransport | None = None
-        self._start: CallNext = self._send_start
+        self._settings = Settings(
+            session=session,
+            profile_name=profile_name,
+            region_name=region_name,
+            endpoint_url=endpoint_url,
+            verify=verify,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            max_connections=max_connections,
+        )
+        self._chosen = transport
+        self._plain_http_to = frozenset(plain_http_to)
+        self._middlewares: list[Middleware] = []
+        self._opened: AsyncExitStack | None = None
 
     async def __aenter__(self) -> Self:
-        self._transport = await AiobotocoreTransport.open(**self._settings)
+        async with AsyncExitStack() as stack:
+            self._aws = await Aws.open(self._settings)
+            stack.push_async_callback(self._aws.aclose)
+            self._check_scheme()
+            credentials = await self._aws.credentials()
+            self._transport = await self._open_transport(credentials)
+            stack.push_async_callback(self._transport.aclose)
+            self._start: CallNext = self._transport.start_batch_job
+            for middleware in self._middlewares:
+                self._wrap(middleware)
+            self._opened = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        transport, self._transport = self._opened, None
-        await transport.aclose()
+        self._check_open()
+        stack, self._opened = self._opened, None
+        if stack is not None:
+            await stack.aclose()
 
     @property
     def endpoint_url(self) -> str:
         """The endpoint that was resolved; the client must be open."""
-        return self._opened.endpoint_url
+        self._check_open()
+        return self._aws.endpoint_url
 
     @property
     def region_name(self) -> str:
         """The region that was resolved; the client must be open."""
-        return self._opened.region_name
+        self._check_open()
+        return self._aws.region_name
 
     async def start_batch_job(self, request: StartBatchJob) -> StartBatchJobResponse:
         """Start a batch job (StartBatchJob)."""
+        if self._opened is None:
+            self._check_open()
         return await self._start(request)
 
     def use(self, middleware: Middleware) -> None:
         """Wrap `start_batch_job` in `async (request, call_next) -> response`; the last one added runs first."""
-        call_next = self._start
-        self._start = lambda request: middleware(request, call_next)
-
-    async def _send_start(self, request: StartBatchJob) -> StartBatchJobResponse:
-        answer = await self._opened.call("StartBatchJob", request.to_api())
-        execution_id = answer.members.get("executionId")
-        if not isinstance(execution_id, str) or not execution_id:
-            raise UnreadableAnswerError("the answer holds no executionId")
-        return StartBatchJobResponse(execution_id, answer.request_id)
+        self._middlewares.append(middleware)
+        if self._opened is not None:
+            self._wrap(middleware)
 
     async def get_batch_job_execution(self, application_id: str, execution_id: str) -> BatchJobExecution:
         """Get one execution (GetBatchJobExecution)."""
@@ -136,7 +177,7 @@ class M2Client:
     ) -> AsyncIterator[BatchJobExecution]:
         """Iterate over an application's executions (ListBatchJobExecutions), following `nextToken`.
 
-        `execution_ids` holds at most 10; `page_size` is 1 to 2,000. Times go to the service in whole seconds.
+        `execution_ids` holds at most 10; `page_size` is 1 to 2,000.
         """
         members = _given(
             {"applicationId": application_id},
@@ -203,13 +244,59 @@ class M2Client:
         for member, field in (("applicationId", "application_id"), ("executionId", "execution_id")):
             if member in members:
                 check_identifier(field, members[member])
-        return await self._opened.call(operation, members)
+        self._check_open()
+        return await self._transport.call(operation, members)
 
-    @property
-    def _opened(self) -> AiobotocoreTransport:
-        if self._transport is None:
+    def _wrap(self, middleware: Middleware) -> None:
+        call_next = self._start
+        self._start = lambda request: middleware(request, call_next)
+
+    def _check_open(self) -> None:
+        if self._opened is None:
             raise RuntimeError("the client is not open: use it as 'async with M2Client(...) as client'")
-        return self._transport
+
+    def _check_scheme(self) -> None:
+        """Refuse to send parameters and session tokens unencrypted over a network."""
+        url = urlsplit(self._aws.endpoint_url)
+        if url.scheme == "https":
+            return
+        host = url.hostname or ""
+        if url.scheme != "http":
+            raise ConfigurationError(f"the endpoint {self._aws.endpoint_url} is neither https nor http")
+        if not (_is_loopback(host) or host in self._plain_http_to):
+            raise ConfigurationError(
+                f"the endpoint {self._aws.endpoint_url} is plain HTTP, which goes to loopback only: use https"
+            )
+
+    async def _open_transport(self, credentials: SessionCredentials) -> Transport:
+        aws, settings = self._aws, self._settings
+        chosen = self._chosen
+        if chosen is None:
+            why = "proxy" if aws.proxy() else "event hooks" if aws.has_event_hooks() else None
+            if why is not None:
+                transport_chosen("aiobotocore", why)
+            chosen = "wire" if why is None else "aiobotocore"
+        if chosen == "aiobotocore":
+            from m2async.aiobotocore_transport import AiobotocoreTransport
+
+            return AiobotocoreTransport(aws)
+        url = urlsplit(aws.endpoint_url)
+        pool = Pool(
+            url.hostname or "",
+            url.port or (443 if url.scheme == "https" else 80),
+            tls=aws.tls_context(),
+            max_connections=settings.max_connections,
+            connect_timeout=settings.connect_timeout,
+            read_timeout=settings.read_timeout,
+        )
+        return WireTransport(aws.endpoint_url, aws.region_name, credentials, pool)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _given(members: Mapping[str, Any], **optional: Any) -> dict[str, Any]:
@@ -218,6 +305,6 @@ def _given(members: Mapping[str, Any], **optional: Any) -> dict[str, Any]:
 
 def _read(members: Mapping[str, Any], kind: type[_T]) -> _T:
     try:
-        return msgspec.convert(members, kind)
+        return msgspec.convert(members, kind, strict=False)
     except msgspec.ValidationError as exc:
         raise UnreadableAnswerError(f"the answer cannot be read: {exc}") from exc

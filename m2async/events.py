@@ -75,6 +75,11 @@ class Events:
         return fields
 
 
+def transport_chosen(transport: str, reason: str) -> None:
+    """A client does not use the wire."""
+    _default_logger().info("client.transport_chosen", transport=transport, reason=reason)
+
+
 def _error(error: CallError) -> dict[str, Any]:
     fields: dict[str, Any] = {"code": error.code, "error": error.message}
     if isinstance(error, M2ServiceException):

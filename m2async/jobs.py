@@ -22,6 +22,7 @@ MAX_PARAM_VALUE = 1_024  # BatchParamValue
 _IDENTIFIER = re.compile(r"\S{1,80}")  # Identifier
 _PARAM_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{1,31}")  # BatchParamKey
 _INTEGER = range(-(2**31), 2**31)  # Integer: 32 bits, signed
+_encode = msgspec.json.Encoder().encode
 
 
 class Job(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -42,6 +43,10 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     def to_members(self) -> dict[str, Any]:
         """Give the union member's own members, as the service names them."""
         return msgspec.to_builtins(self)  # type: ignore[no-any-return]
+
+    def encodable(self) -> object:
+        """Give what the JSON encoder writes as the union member: itself, where its fields are the members."""
+        return self
 
 
 class ScriptJob(Job, frozen=True, omit_defaults=True, rename="camel"):
@@ -127,6 +132,9 @@ class S3Job(Job, frozen=True, omit_defaults=True, rename="camel"):
             members["keyPrefix"] = self.key_prefix
         return members
 
+    def encodable(self) -> object:
+        return self.to_members()
+
 
 class RestartJob(Job, frozen=True, omit_defaults=True, rename="camel"):
     """An earlier execution again, from one of its steps (RestartBatchJobIdentifier, JobStepRestartMarker)."""
@@ -179,6 +187,9 @@ class RestartJob(Job, frozen=True, omit_defaults=True, rename="camel"):
         marker = msgspec.to_builtins(self)
         return {"executionId": marker.pop("executionId"), "jobStepRestartMarker": marker}
 
+    def encodable(self) -> object:
+        return self.to_members()
+
 
 _JOB_OF_MEMBER: Mapping[str, type[Job]] = {job.member: job for job in (ScriptJob, FileJob, S3Job, RestartJob)}
 
@@ -227,9 +238,13 @@ class StartBatchJob(msgspec.Struct, frozen=True):
 
     def body(self) -> bytes:
         """The request's body: JSON."""
-        members = self.to_api()
-        del members["applicationId"]
-        return msgspec.json.encode(members)
+        job = self.job
+        members: dict[str, Any] = {"batchJobIdentifier": {job.member: job.encodable()}}
+        if self.params:
+            members["jobParams"] = self.params
+        if self.auth_secrets_manager_arn is not None:
+            members["authSecretsManagerArn"] = self.auth_secrets_manager_arn
+        return _encode(members)
 
     @classmethod
     def from_api(cls, request: Mapping[str, Any]) -> Self:

@@ -31,7 +31,7 @@ from m2async import (
     UnreadableAnswerError,
     ValidationException,
 )
-from m2async.aws import parse_retry_after
+from m2async.answers import parse_retry_after
 from tests.scripted import Step, answer, close, error, hang, reset, scripted, send, started, truncated
 
 APPLICATION = "carddemolocalapplication23"
@@ -193,6 +193,9 @@ async def test_a_client_that_is_not_open_says_how_to_open_it() -> None:
         await M2Client("us-east-1").start_batch_job(REQUEST)
 
 
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+
+
 async def resolved(**settings: object) -> str:
     async with M2Client(**settings) as client:  # type: ignore[arg-type]
         return client.endpoint_url
@@ -201,6 +204,8 @@ async def resolved(**settings: object) -> str:
 async def test_region_and_endpoint_variants_resolve_as_for_every_aws_tool(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
     assert await resolved(region_name="eu-central-1") == "https://m2.eu-central-1.amazonaws.com"
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
     assert await resolved() == "https://m2.us-west-2.amazonaws.com"
@@ -238,9 +243,9 @@ async def test_settings_that_cannot_be_used_are_named_on_opening(settings: dict[
 
 async def test_without_credentials_nothing_is_sent() -> None:
     async with scripted(started()) as server:
-        async with M2Client("us-east-1", endpoint_url=server.url) as client:
-            with pytest.raises(CredentialsError, match="credentials"):
-                await client.start_batch_job(REQUEST)
+        with pytest.raises(CredentialsError, match="Unable to locate credentials"):
+            async with M2Client("us-east-1", endpoint_url=server.url):
+                pass
         assert server.requests == []
 
 
@@ -252,6 +257,8 @@ async def test_a_ca_bundle_that_cannot_be_read_is_named_on_opening(
     if content is not None:
         bundle.write_text(content)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=r"CA bundle .*bundle.pem"):
         await resolved(region_name="us-east-1")
 

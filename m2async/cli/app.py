@@ -51,7 +51,9 @@ def submit(
         Literal["hold", "resend"],
         typer.Option("--on-unknown", help="A job that may have started: report it, or risk starting it twice."),
     ] = "hold",
-    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Print what would be sent, and send nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", metavar="", help="Print what would be sent, and send nothing.")
+    ] = False,
     local: Annotated[
         bool, typer.Option("--local", metavar="", help="Rehearse: start a local endpoint for this run and send to it.")
     ] = False,

@@ -268,7 +268,7 @@ async def test_no_credentials_are_exit_code_3(tmp_path: Path) -> None:
         ended = await m2async("submit", manifest(tmp_path), *options)
         assert server.requests == []
     assert ended.code == 3
-    assert "CredentialsError: Unable to locate credentials" in ended.err
+    assert "no credentials: Unable to locate credentials" in ended.err
 
 
 async def test_an_unreachable_endpoint_is_exit_code_3(tmp_path: Path) -> None:

@@ -1,0 +1,285 @@
+"""Keep-alive connections to one endpoint, and one exchange at a time on each.
+
+A connection is taken, used and given back without a task or timer of its own: one timer of the pool
+watches all answers that are due and all idle connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from typing import Any, cast
+
+from m2async.errors import AnswerTimeoutError, CallError, ConnectionLostError, NotSentError, UnreadableAnswerError
+from m2async.wire.http11 import Response, ResponseParser, UnreadableResponseError
+
+IDLE_SECONDS = 15.0
+"""How long a connection is kept unused: AWS's load balancers close theirs after 20 s and more."""
+
+
+class Pool:
+    """At most `max_connections` connections to one endpoint; times in seconds.
+
+    The one used last is used first, so that what is not needed expires. Who finds none free waits, first
+    come, first served.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None,
+        max_connections: int,
+        connect_timeout: float,
+        read_timeout: float,
+    ) -> None:
+        self.read_timeout = read_timeout
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._max_connections = max_connections
+        self._connect_timeout = connect_timeout
+        self.loop = asyncio.get_running_loop()
+        self._connections: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._closed = False
+        self._places = 0  # connections that are open or being made
+        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._tick = max(0.02, min(1.0, read_timeout / 20))
+        self._timer: asyncio.TimerHandle | None = None
+        self._all_gone: asyncio.Future[None] | None = None
+
+    def take_nowait(self) -> Connection | None:
+        """Take a free connection if there is one; the caller sends on it before it awaits anything."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable():
+                return connection
+        return None
+
+    async def take(self) -> Connection:
+        """Take a free connection, make one, or wait for one.
+
+        Raises NotSentError if none can be made.
+        """
+        while True:
+            connection = self.take_nowait()
+            if connection is not None:
+                return connection
+            if self._places < self._max_connections:
+                self._places += 1
+                return await self._connect()
+            connection = await self._wait_in_line()
+            if connection is None:
+                return await self._connect()
+            if connection.is_usable():  # it may have closed since it was given
+                return connection
+
+    def give_back(self, connection: Connection) -> None:
+        """Take back a connection that can be used again: the first in line gets it."""
+        connection.idle_since = self.loop.time()
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._idle.append(connection)
+
+    def add(self, connection: Connection) -> None:
+        """Look after a connection that was made."""
+        self._connections.add(connection)
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._tick, self._look_after)
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that is gone: the first in line may make another in its place."""
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._free_place()
+
+    async def aclose(self) -> None:
+        """Close every connection, and wait until they are gone; who waits in line gets a NotSentError."""
+        self._closed = True
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(NotSentError("the client was closed"))
+        for connection in list(self._connections):
+            connection.abort(ConnectionLostError("the client was closed"))
+        if self._connections:
+            self._all_gone = self.loop.create_future()
+            await self._all_gone
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _wait_in_line(self) -> Connection | None:
+        """Wait for a connection, or for the place to make one."""
+        waiter: asyncio.Future[Connection | None] = self.loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                connection = waiter.result()
+                if connection is None:
+                    self._free_place()
+                elif connection.is_usable():
+                    self.give_back(connection)
+            raise
+
+    def _free_place(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)  # the place is now the waiter's
+                return
+        self._places -= 1
+        if not self._connections and self._all_gone is not None and not self._all_gone.done():
+            self._all_gone.set_result(None)
+
+    async def _connect(self) -> Connection:
+        """Make a connection in the place that the caller holds; once it is made, the place is the connection's."""
+        connection = Connection(self)
+        tls: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls, "server_hostname": self._host}
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                await self.loop.create_connection(lambda: connection, self._host, self._port, **tls)
+            if self._closed or not connection.is_usable():
+                raise NotSentError(f"{self._host}:{self._port} closed the connection at once")
+        except BaseException as exc:
+            if connection in self._connections:
+                connection.close()
+            elif not connection.was_made:
+                self._free_place()
+            if isinstance(exc, TimeoutError):
+                waited = f"{self._connect_timeout:g} s"
+                raise NotSentError(f"no connection to {self._host}:{self._port} in {waited}") from exc
+            if isinstance(exc, OSError):  # ssl.SSLError and socket.gaierror among them
+                raise NotSentError(f"no connection to {self._host}:{self._port}: {exc.strerror or exc}") from exc
+            raise
+        return connection
+
+    def _look_after(self) -> None:
+        """End the exchanges whose answer is overdue and the connections that were idle too long."""
+        now = self.loop.time()
+        for connection in list(self._connections):
+            connection.check(now)
+        self._timer = self.loop.call_later(self._tick, self._look_after) if self._connections else None
+
+
+class Connection(asyncio.Protocol):
+    """One connection: sends a request, gives its response or the error that says how far it got."""
+
+    __slots__ = ("_deadline", "_parser", "_pool", "_transport", "_unsent", "_waiter", "idle_since", "was_made")
+
+    _transport: asyncio.Transport
+
+    def __init__(self, pool: Pool) -> None:
+        self.was_made = False
+        self.idle_since = 0.0
+        self._pool = pool
+        self._parser = ResponseParser()
+        self._waiter: asyncio.Future[Response] | None = None
+        self._deadline = 0.0
+        self._unsent = False
+
+    async def exchange(self, request: bytes) -> Response:
+        """Send a request and wait for its response; then the connection is the pool's again.
+
+        Raises NotSentError if the connection broke before the last byte was handed to the socket, and
+        AnswerTimeoutError, ConnectionLostError or UnreadableAnswerError after that. A caller that is
+        cancelled closes the connection.
+        """
+        loop = self._pool.loop
+        waiter = self._waiter = loop.create_future()
+        self._deadline = loop.time() + self._pool.read_timeout
+        self._transport.write(request)
+        try:
+            response: Response = await waiter
+        except asyncio.CancelledError:
+            self._waiter = None
+            self._transport.abort()
+            raise
+        return response
+
+    def is_usable(self) -> bool:
+        """Whether a request may be sent on it; closes it if it was idle too long."""
+        if self._transport.is_closing():
+            return False
+        if self._pool.loop.time() - self.idle_since > IDLE_SECONDS:
+            self.close()
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close it at once; nothing is under way on it."""
+        self._transport.abort()
+
+    def check(self, now: float) -> None:
+        """End the exchange if its answer is overdue, or the connection if it was idle too long."""
+        if self._waiter is not None:
+            if now >= self._deadline:
+                self.abort(AnswerTimeoutError(f"no answer within {self._pool.read_timeout:g} s"))
+        elif now - self.idle_since > IDLE_SECONDS:
+            self.close()
+
+    def abort(self, error: CallError) -> None:
+        """Close the connection at once; an exchange under way ends in the error, or was not sent whole."""
+        self._fail(error)
+        self._transport.abort()
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.was_made = True
+        self.idle_since = self._pool.loop.time()
+        self._pool.add(self)
+        # Nothing may wait in the transport unnoticed: `pause_writing` comes when something does.
+        self._transport.set_write_buffer_limits(high=0)
+
+    def pause_writing(self) -> None:
+        self._unsent = True
+
+    def resume_writing(self) -> None:
+        self._unsent = False
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            response = self._parser.feed(data)
+        except UnreadableResponseError as exc:
+            self.abort(UnreadableAnswerError(f"the answer cannot be read: {exc}"))
+            return
+        if response is not None:
+            self._answered(response)
+        elif self._waiter is None:  # it speaks unasked
+            self.close()
+
+    def eof_received(self) -> None:
+        response = self._parser.end()
+        if response is not None:
+            self._answered(response)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(ConnectionLostError(f"the connection was lost before an answer came{f': {exc}' if exc else ''}"))
+        self._pool.remove(self)
+
+    def _answered(self, response: Response) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or not response.keep_alive or self._unsent:
+            self._transport.abort()
+        else:
+            self._pool.give_back(self)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(response)
+
+    def _fail(self, error: CallError) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            return
+        if self._unsent:
+            error = NotSentError(f"the request was not sent whole: {error.message}")
+        waiter.set_exception(error)
