@@ -8,7 +8,7 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
@@ -18,6 +18,8 @@ Step = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 class ScriptedServer:
     """Reads each request whole, counts it, and then takes the next step; the last step is for all that follow."""
+
+    transport: Literal["wire", "aiobotocore"] | None = None  # of the clients that use `settings`
 
     def __init__(self, steps: tuple[Step, ...]) -> None:
         self.steps = list(steps)
@@ -51,7 +53,8 @@ class ScriptedServer:
         session = AioSession()
         session.set_credentials("local", "local")
         session.set_default_client_config(AioConfig(proxies={}))
-        return {"session": session, "region_name": "us-east-1", "endpoint_url": self.url, **others}
+        own = {"session": session, "region_name": "us-east-1", "endpoint_url": self.url}
+        return {**own, "transport": self.transport, **others}
 
 
 @contextlib.asynccontextmanager
