@@ -8,6 +8,7 @@ attribute. Nothing of the host's logging is configured here.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -25,13 +26,18 @@ class Events:
     """Writes the log events of a submitter; parameters and secrets only if `log_params`."""
 
     def __init__(self, *, logger: FilteringBoundLogger | None = None, log_params: bool = False) -> None:
-        self._logger = logger or _default_logger()
+        logger = logger or _default_logger()
+        # A lazy proxy finds its methods anew at each use; what it binds to does not.
+        self._logger = logger.bind() if hasattr(type(logger), "bind") else logger
+        self._is_enabled = _level_check(self._logger)
         self._log_params = log_params
 
     def started(
         self, key: str, request: StartBatchJob, execution_id: str, request_id: str | None, attempt: int, elapsed: float
     ) -> None:
         """The job was started: one event for every execution id."""
+        if not self._is_enabled(logging.INFO):
+            return
         self._logger.info(
             "batch_job.started",
             **self._job(key, request),
@@ -85,6 +91,15 @@ def _error(error: CallError) -> dict[str, Any]:
     if isinstance(error, M2ServiceException):
         fields |= {"http_status": error.http_status, "request_id": error.request_id}
     return fields
+
+
+def _level_check(logger: Any) -> Callable[[int], bool]:
+    """The logger's own way to tell whether it would write events of a level; without one, it may."""
+    for name in ("is_enabled_for", "isEnabledFor"):
+        if hasattr(type(logger), name):
+            check: Callable[[int], bool] = getattr(logger, name)
+            return check
+    return lambda level: True
 
 
 def _default_logger() -> FilteringBoundLogger:

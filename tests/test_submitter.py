@@ -36,6 +36,7 @@ from m2async import (
     Submitter,
     ThrottlingException,
     Unknown,
+    events,
 )
 from m2async.errors import service_exception
 from tests.scripted import error, hang, reset, scripted, started
@@ -539,13 +540,13 @@ async def test_parameters_are_logged_only_on_request() -> None:
 
 
 async def test_events_reach_the_hosts_structlog_pipeline() -> None:
-    with structlog.testing.capture_logs() as events:
+    with structlog.testing.capture_logs() as captured:
         async with Submitter(FakeClient(lambda n: "e-1")) as submitter:
             await submitter.submit(request())
     structlog.reset_defaults()
-    assert [event["event"] for event in events] == ["batch_job.started"]
-    assert events[0]["log_level"] == "info"
-    assert events[0]["execution_id"] == "e-1"
+    assert [event["event"] for event in captured] == ["batch_job.started"]
+    assert captured[0]["log_level"] == "info"
+    assert captured[0]["execution_id"] == "e-1"
 
 
 async def test_without_structlog_they_reach_the_hosts_standard_logging(caplog: pytest.LogCaptureFixture) -> None:
@@ -559,6 +560,13 @@ async def test_without_structlog_they_reach_the_hosts_standard_logging(caplog: p
     assert record.m2async["execution_id"] == "e-1"  # type: ignore[attr-defined]
     assert logging.getLogger().handlers == handlers
     assert not structlog.is_configured()
+
+
+async def test_an_event_that_is_filtered_out_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events.Events, "_job", lambda *_: pytest.fail("an event was built"))
+    for logger in (None, structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger("warning"))):
+        async with Submitter(FakeClient(lambda n: "e"), logger=logger) as submitter:
+            assert isinstance(await submitter.submit(request()), Started)
 
 
 async def test_embedding_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
