@@ -81,12 +81,12 @@ class SubmittedJobs:
         stop_error: Callable[[], SubmissionStoppedError],
     ) -> None:
         self._requests = requests
-        self._room = anyio.Semaphore(ahead)  # taken for each job that is read, given back with its outcome
+        self._room = asyncio.Semaphore(ahead)  # taken for each job that is read, given back with its outcome
         self._put = put
         self._spawn = spawn
         self._stop_error = stop_error
         self._outcomes: deque[Outcome] = deque()
-        self._news = anyio.Event()
+        self._news = asyncio.Event()  # what the iteration waits for
         self._feeder: anyio.CancelScope | None = None
         self._open = 0  # what an outcome may still come from: jobs, and the feeder
         self._failure: Exception | None = None
@@ -104,7 +104,7 @@ class SubmittedJobs:
             if not self._open or self.abandoned:
                 failure, self._failure = self._failure, None
                 raise failure or StopAsyncIteration
-            self._news = anyio.Event()
+            self._news.clear()
             await self._news.wait()
         self._room.release()
         return self._outcomes.popleft()

@@ -83,6 +83,7 @@ class Submitter:
         self._policy = retry or RetryPolicy()
         self._grace = grace
         self._events = Events(logger=logger, log_params=log_params)
+        self._queue: asyncio.Queue[Job] = asyncio.Queue(concurrency)
         self._tasks: TaskGroup | None = None
         self._calls_under_way: set[anyio.CancelScope] = set()
         self._closed_applications: dict[str, CallError] = {}
@@ -91,9 +92,6 @@ class Submitter:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            self._queue, self._backlog = anyio.create_memory_object_stream[Job](self._concurrency)
-            stack.enter_context(self._queue)
-            stack.enter_context(self._backlog)
             host = await stack.enter_async_context(anyio.create_task_group())
             await host.start(self._serve)
             self._host = stack.pop_all()
@@ -150,11 +148,13 @@ class Submitter:
 
     async def _put(self, job: Job) -> None:
         self._check_open()
-        await self._queue.send(job)
+        await self._queue.put(job)
+        if self._ended_by is not None:  # it ended while the queue was full
+            self._empty_queue()
 
     async def _work(self) -> None:
         while True:
-            job = await self._backlog.receive()
+            job = await self._queue.get()
             job.taken = True
             if job.results.abandoned:
                 continue
@@ -264,11 +264,13 @@ class Submitter:
             return
         self._ended_by = cause
         self._tasks.cancel_scope.cancel()
-        with contextlib.suppress(anyio.WouldBlock):
-            while True:
-                job = self._backlog.receive_nowait()
-                job.taken = True
-                job.results.stopped(self._stop_error())
+        self._empty_queue()
+
+    def _empty_queue(self) -> None:
+        while not self._queue.empty():
+            job = self._queue.get_nowait()
+            job.taken = True
+            job.results.stopped(self._stop_error())
 
     def _stop_error(self) -> SubmissionStoppedError:
         return SubmissionStoppedError(self._ended_by or NotSentError("the submitter was cancelled"))
