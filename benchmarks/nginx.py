@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 _CONFIGURATION = """
 daemon off;
@@ -27,32 +28,58 @@ http {{
     keepalive_requests 1000000;
     default_type application/json;
     server {{
-        listen 127.0.0.1:{port} backlog=2048;
+        listen 127.0.0.1:{port} {tls} backlog=2048;
+        {certificate}
         location / {{ return 200 '{{"executionId":"$request_id"}}'; }}
     }}
 }}
 """
 
 
+class Server(NamedTuple):
+    """A server under test; over TLS, `ca_bundle` is the file that its certificate is verified with."""
+
+    url: str
+    ca_bundle: Path | None = None
+
+
 @contextlib.contextmanager
-def null_server() -> Iterator[str]:
-    """Run nginx with one worker that answers every request at once with an execution id; gives its URL."""
+def null_server(*, tls: bool = False) -> Iterator[Server]:
+    """Run nginx with one worker that answers every request at once with an execution id."""
     program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin:/opt/homebrew/bin")
     if program is None:
         raise SystemExit("nginx is needed: install the package nginx (Debian: nginx-light)")
     with tempfile.TemporaryDirectory(prefix="m2async-nginx-") as folder:
         port = _free_port()
+        certificate = _make_certificate(Path(folder)) if tls else None
+        settings = f"ssl_certificate {certificate}; ssl_certificate_key {folder}/key.pem;" if certificate else ""
         configuration = Path(folder, "nginx.conf")
-        configuration.write_text(_CONFIGURATION.format(folder=folder, port=port))
+        configuration.write_text(
+            _CONFIGURATION.format(folder=folder, port=port, tls="ssl" if tls else "", certificate=settings)
+        )
         process = subprocess.Popen(
             [program, "-p", folder, "-e", f"{folder}/error.log", "-c", str(configuration)], stderr=subprocess.DEVNULL
         )
         try:
             _wait_until_it_answers(port, process)
-            yield f"http://127.0.0.1:{port}"
+            yield Server(f"http{'s' if tls else ''}://127.0.0.1:{port}", certificate)
         finally:
             process.terminate()
             process.wait(10)
+
+
+def _make_certificate(folder: Path) -> Path:
+    """Make a key and a certificate for the address of loopback that only its own file verifies."""
+    program = shutil.which("openssl")
+    if program is None:
+        raise SystemExit("openssl is needed for --tls")
+    certificate = folder / "certificate.pem"
+    command = (
+        f"{program} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+        " -addext subjectAltName=IP:127.0.0.1,DNS:localhost -keyout"
+    ).split()
+    subprocess.run([*command, folder / "key.pem", "-out", certificate], check=True, capture_output=True)
+    return certificate
 
 
 def _free_port() -> int:

@@ -3,18 +3,17 @@
     python -m benchmarks.submit [--calls 2000] [--rounds 5]
 
 The loop gathers all calls behind a semaphore of 64, as most scripts do: nothing is validated, paced,
-or recorded. The submitter has 64 workers and writes one log event for every execution id to a file.
+or recorded. The submitter has 64 workers and writes one log event for every execution id to a file. Its
+rounds have ten times as many calls.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import resource
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import structlog
 import uvloop
@@ -22,12 +21,11 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
 from benchmarks.nginx import null_server
-from benchmarks.rounds import play, show
+from benchmarks.rounds import CONCURRENCY, contender, play, show, timed
 from m2async import M2Client, ScriptJob, StartBatchJob, Submitter
 
-CONCURRENCY = 64
 APPLICATION = "carddemolocalapplication23"
-Run = Callable[[int], Awaitable[None]]
+PEER = "plain aiobotocore loop"
 
 
 def requests(calls: int) -> Iterator[StartBatchJob]:
@@ -54,7 +52,7 @@ async def plain_loop(url: str, calls: int) -> None:
             ids = await asyncio.gather(*(start(number) for number in range(calls)))
             assert len(set(ids)) == calls
 
-        await timed(run, calls)
+        await timed(run, int, calls)
 
 
 async def submitter(url: str, calls: int) -> None:
@@ -72,37 +70,29 @@ async def submitter(url: str, calls: int) -> None:
                 ids = {outcome.to_line()["execution_id"] async for outcome in submitter.submit_many(requests(calls))}
                 assert len(ids) == calls
 
-            await timed(run, calls)
+            await timed(run, int, calls)
 
 
-async def timed(run: Run, calls: int) -> None:
-    await run(CONCURRENCY * 2)  # connections are made, code is warm
-    began, cpu = time.perf_counter(), _cpu_seconds()
-    await run(calls)
-    print(json.dumps({"seconds": time.perf_counter() - began, "cpu_seconds": _cpu_seconds() - cpu}))
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-CONTENDERS = {"plain aiobotocore loop": plain_loop, "m2async Submitter": submitter}
+PROGRAMS: dict[str, Callable[[str, int], Coroutine[Any, Any, None]]] = {
+    PEER: plain_loop,
+    "m2async Submitter": submitter,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--contender", choices=PROGRAMS, help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contender:
-        uvloop.run(CONTENDERS[arguments.contender](arguments.url, arguments.calls))
+        uvloop.run(PROGRAMS[arguments.contender](arguments.url, arguments.calls))
         return
-    with null_server() as url:
-        results = play("benchmarks.submit", list(CONTENDERS), url=url, calls=arguments.calls, rounds=arguments.rounds)
-    print(show(results, peer="plain aiobotocore loop"))
+    contenders = [contender("benchmarks.submit", PEER), contender("benchmarks.submit", "m2async Submitter", 10)]
+    with null_server() as server:
+        results = play(contenders, server, calls=arguments.calls, rounds=arguments.rounds)
+    print(show(contenders, results, peer=PEER))
 
 
 if __name__ == "__main__":
