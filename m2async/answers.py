@@ -20,7 +20,7 @@ def parse_date(value: str | None) -> datetime | None:
     """Read an HTTP date (RFC 9110, section 5.6.7)."""
     try:
         return None if value is None else parsedate_to_datetime(value).astimezone(UTC)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

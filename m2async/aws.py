@@ -168,6 +168,7 @@ class SessionCredentials:
         self._session = session
         self._found = found
         self._renewing = asyncio.Lock()
+        self._renewals = 0
 
     @property
     def may_change(self) -> bool:
@@ -190,10 +191,13 @@ class SessionCredentials:
 
         Gives the same again if there are no others. Raises CredentialsError as `current` does.
         """
+        seen = self._renewals
         async with self._renewing:
             current = await self.current()
-            if current != expired or self._found.method == "explicit":
+            tried_meanwhile = self._renewals != seen
+            if current != expired or tried_meanwhile or self._found.method == "explicit":
                 return current
+            self._renewals += 1
             provider = self._session.get_component("credential_provider")
             try:
                 found = await provider.load_credentials()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from ipaddress import ip_address
@@ -26,14 +26,15 @@ from m2async.responses import (
     definition_from_api,
 )
 from m2async.wire.pool import Pool
+from m2async.wire.sigv4 import check_credentials
 from m2async.wire.transport import WireTransport
 
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
 _T = TypeVar("_T")
-CallNext = Callable[[StartBatchJob], Awaitable[StartBatchJobResponse]]
-Middleware = Callable[[StartBatchJob, CallNext], Awaitable[StartBatchJobResponse]]
+CallNext = Callable[[StartBatchJob], Coroutine[Any, Any, StartBatchJobResponse]]
+Middleware = Callable[[StartBatchJob, CallNext], Coroutine[Any, Any, StartBatchJobResponse]]
 
 _PAGE_SIZE = 2_000  # MaxResults: the most that the service gives at once
 
@@ -110,6 +111,7 @@ class M2Client:
             stack.push_async_callback(self._aws.aclose)
             self._check_scheme()
             credentials = await self._aws.credentials()
+            check_credentials(await credentials.current())
             self._transport = await self._open_transport(credentials)
             stack.push_async_callback(self._transport.aclose)
             self._start: CallNext = self._transport.start_batch_job
@@ -138,11 +140,11 @@ class M2Client:
         self._check_open()
         return self._aws.region_name
 
-    async def start_batch_job(self, request: StartBatchJob) -> StartBatchJobResponse:
-        """Start a batch job (StartBatchJob)."""
+    def start_batch_job(self, request: StartBatchJob) -> Coroutine[Any, Any, StartBatchJobResponse]:
+        """Start a batch job (StartBatchJob): to be awaited."""
         if self._opened is None:
             self._check_open()
-        return await self._start(request)
+        return self._start(request)
 
     def use(self, middleware: Middleware) -> None:
         """Wrap `start_batch_job` in `async (request, call_next) -> response`; the last one added runs first."""
@@ -257,7 +259,11 @@ class M2Client:
 
     def _check_scheme(self) -> None:
         """Refuse to send parameters and session tokens unencrypted over a network."""
-        url = urlsplit(self._aws.endpoint_url)
+        try:
+            url = urlsplit(self._aws.endpoint_url)
+            url.port  # noqa: B018 - raises for a port that there is not
+        except ValueError as exc:
+            raise ConfigurationError(f"the endpoint {self._aws.endpoint_url}: {exc}") from exc
         if url.scheme == "https":
             return
         host = url.hostname or ""

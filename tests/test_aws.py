@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 import structlog
 from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioCredentials
 from aiobotocore.session import AioSession
 from botocore.credentials import SSOProvider
 
 from m2async import ConfigurationError, CredentialsError, M2Client, ScriptJob, StartBatchJob
+from m2async.aws import SessionCredentials
 from tests.scripted import answer, scripted, started
 
 REQUEST = StartBatchJob("app", ScriptJob("POSTTRAN"))
@@ -222,5 +225,37 @@ async def test_plain_http_goes_to_loopback_and_to_hosts_allowed_by_name_only(mon
         await resolved(region_name="us-east-1", endpoint_url="http://m2.example")
     url = "http://m2.example"
     assert await resolved(region_name="us-east-1", endpoint_url=url, plain_http_to=["m2.example"]) == url
-    with pytest.raises(ConfigurationError):
-        await resolved(region_name="us-east-1", endpoint_url="ftp://127.0.0.1")
+    for wrong in ("ftp://127.0.0.1", "http://127.0.0.1:99999"):
+        with pytest.raises(ConfigurationError):
+            await resolved(region_name="us-east-1", endpoint_url=wrong)
+
+
+@pytest.mark.parametrize("transport", ["wire", "aiobotocore"])
+async def test_credentials_that_no_header_can_hold_are_refused_on_opening(
+    monkeypatch: pytest.MonkeyPatch, transport: Any
+) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "two\nlines")
+    with pytest.raises(CredentialsError, match="the session token holds"):
+        await resolved(region_name="us-east-1", transport=transport)
+
+
+async def test_who_waited_for_a_renewal_in_vain_does_not_ask_again() -> None:
+    asked = 0
+
+    async def load() -> AioCredentials:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return AioCredentials("old", "old", method="test")
+
+    session = AioSession()
+    found = await load()
+    session.get_component("credential_provider").load_credentials = load
+    source = SessionCredentials(session, found)
+    old = await source.current()
+    assert await asyncio.gather(*[source.renewed(old) for _ in range(20)]) == [old] * 20
+    assert asked == 2
+    await source.renewed(old)
+    assert asked == 3  # later there may be others

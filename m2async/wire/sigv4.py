@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hmac
 import time
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 from urllib.parse import quote
+
+from m2async.errors import CredentialsError
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 
@@ -49,6 +52,18 @@ class Target(NamedTuple):
     has_body: bool = True
 
 
+def fits_in_a_head(text: str) -> bool:
+    """Whether a request's head can hold a text as it is: printable ASCII, so nothing that ends a line."""
+    return text.isascii() and text.isprintable()
+
+
+def check_credentials(credentials: Credentials) -> None:
+    """Refuse credentials that a request's head cannot hold; raises CredentialsError."""
+    for name, text in zip(("access key id", "secret access key", "session token"), credentials, strict=True):
+        if text and not fits_in_a_head(text):
+            raise CredentialsError(f"the {name} holds a character that is not printable ASCII, such as a line break")
+
+
 class Signer:
     """Signs requests of one second with one credential set: make another when the second has passed."""
 
@@ -58,15 +73,16 @@ class Signer:
         self.second = second
         self.timestamp = timestamp
         self._scope = f"{timestamp[:8]}/{scope.region}/{scope.service}/aws4_request"
-        self._string_to_sign = f"{ALGORITHM}\n{timestamp}\n{self._scope}\n".encode()
-        self._mac = hmac.new(_signing_key(credentials.secret_key, timestamp[:8], scope), digestmod=sha256)
+        string_to_sign = f"{ALGORITHM}\n{timestamp}\n{self._scope}\n".encode()
+        # All of the string to sign but its end, which is the hash of the canonical request.
+        self._mac = hmac.new(_signing_key(credentials.secret_key, timestamp[:8], scope), string_to_sign, sha256)
 
     def prepare(self, target: Target, user_agent: str) -> SignedTarget:
         """Make what signs and frames the calls to a target during this second."""
         signed = {"host": target.host, "x-amz-date": self.timestamp}
         if target.has_body:
             signed["content-type"] = "application/json"
-        if self.credentials.token is not None:
+        if self.credentials.token:
             signed["x-amz-security-token"] = self.credentials.token
         names = ";".join(sorted(signed))
         canonical_headers = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in sorted(signed))
@@ -81,28 +97,29 @@ class Signer:
             f"authorization: {ALGORITHM} Credential={self.credentials.access_key}/{self._scope}, "
             f"SignedHeaders={names}, Signature="
         )
-        return SignedTarget(canonical.encode(), self._string_to_sign, self._mac, head.encode())
+        return SignedTarget(canonical.encode(), self._mac, head.encode())
 
 
 class SignedTarget:
     """Signs and frames the calls to one target during one second."""
 
-    __slots__ = ("_canonical", "_head", "_mac", "_string_to_sign")
+    __slots__ = ("_canonical", "_head", "_mac")
 
-    def __init__(self, canonical: bytes, string_to_sign: bytes, mac: hmac.HMAC, head: bytes) -> None:
-        self._canonical = canonical
-        self._string_to_sign = string_to_sign
+    def __init__(self, canonical: bytes, mac: hmac.HMAC, head: bytes) -> None:
+        self._canonical = sha256(canonical)  # all of the canonical request but its end, which is the hash of the body
         self._mac = mac
         self._head = head
 
     def request(self, body: bytes) -> bytes:
         """Give the whole request, signed."""
-        canonical = self._canonical + sha256(body).hexdigest().encode()
+        canonical = self._canonical.copy()
+        canonical.update(sha256(body).hexdigest().encode())
         mac = self._mac.copy()
-        mac.update(self._string_to_sign + sha256(canonical).hexdigest().encode())
+        mac.update(canonical.hexdigest().encode())
         return b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (self._head, mac.hexdigest().encode(), len(body), body)
 
 
+@lru_cache(maxsize=16)
 def _signing_key(secret_key: str, date: str, scope: Scope) -> bytes:
     key = f"AWS4{secret_key}".encode()
     for part in (date, scope.region, scope.service, "aws4_request"):

@@ -12,6 +12,7 @@ import msgspec
 
 from m2async.answers import Answer, parse_date, parse_retry_after
 from m2async.errors import (
+    ConfigurationError,
     ExpiredTokenException,
     M2ServiceException,
     UnreadableAnswerError,
@@ -22,7 +23,7 @@ from m2async.responses import StartBatchJobResponse
 from m2async.wire.http11 import Response
 from m2async.wire.operations import encode
 from m2async.wire.pool import Pool
-from m2async.wire.sigv4 import Credentials, Scope, SignedTarget, Signer, Target
+from m2async.wire.sigv4 import Credentials, Scope, SignedTarget, Signer, Target, check_credentials, fits_in_a_head
 
 USER_AGENT = "m2async"
 _SKEW_SECONDS = 240.0
@@ -48,6 +49,9 @@ class WireTransport:
 
     Such a request surely had no effect: it is signed anew, with renewed credentials or by the server's
     clock, and sent a second time.
+
+    Raises ConfigurationError for an endpoint or a region that cannot stand in a request's head, and for an
+    endpoint with a query or a fragment, which would be lost.
     """
 
     def __init__(self, endpoint_url: str, region_name: str, credentials: CredentialsSource, pool: Pool) -> None:
@@ -55,7 +59,12 @@ class WireTransport:
         default_port = {"http": 80, "https": 443}[url.scheme]
         name = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname or ""
         self._host = name if url.port in {None, default_port} else f"{name}:{url.port}"
-        self._base_path = url.path.rstrip("/")
+        self._base_path = url.path.removesuffix("/")
+        resource = self._host + self._base_path
+        if not fits_in_a_head(resource) or " " in resource or url.query or url.fragment:
+            raise ConfigurationError(f"the endpoint {endpoint_url!r} is not just a host and a path, in printable ASCII")
+        if not fits_in_a_head(region_name):
+            raise ConfigurationError(f"the region {region_name!r} is not printable ASCII")
         self._scope = Scope(region_name, "m2")
         self._source = credentials
         self._pool = pool
@@ -68,11 +77,9 @@ class WireTransport:
     async def start_batch_job(self, request: StartBatchJob) -> StartBatchJobResponse:
         """Send a StartBatchJob request."""
         response = await self._exchange(request, request.body())
-        if response.status >= 300:
-            response = await self._second_chance(response, request, request.body())
         try:
             execution_id = _started.decode(response.body).execution_id
-        except msgspec.DecodeError as exc:
+        except _NO_JSON as exc:
             raise UnreadableAnswerError(f"the answer cannot be read: {exc}") from exc
         if not execution_id:
             raise UnreadableAnswerError("the answer holds no executionId")
@@ -83,11 +90,9 @@ class WireTransport:
         method, path, query, body = encode(operation, members)
         target = Target(method, self._host, self._base_path + path, query, body is not None)
         response = await self._exchange(target, body or b"")
-        if response.status >= 300:
-            response = await self._second_chance(response, target, body or b"")
         try:
             answer: Any = msgspec.json.decode(response.body) if response.body else {}
-        except msgspec.DecodeError as exc:
+        except _NO_JSON as exc:
             raise UnreadableAnswerError(f"the answer cannot be read: {exc}") from exc
         if not isinstance(answer, dict):
             raise UnreadableAnswerError("the answer cannot be read: it is no JSON object")
@@ -97,8 +102,11 @@ class WireTransport:
         """Close the connections."""
         await self._pool.aclose()
 
-    async def _exchange(self, what: StartBatchJob | Target, body: bytes) -> Response:
-        """Take a connection, sign for this second, send and receive."""
+    async def _exchange(self, what: StartBatchJob | Target, body: bytes, *, again: bool = True) -> Response:
+        """Take a connection, sign for this second, send and receive; raises the error that is answered.
+
+        A request whose signature was refused for a reason that can be mended is sent `again`.
+        """
         if time() >= self._ask_credentials_at:
             await self._ask_credentials()
         connection = self._pool.take_nowait() or await self._pool.take()
@@ -111,7 +119,13 @@ class WireTransport:
             signed = signer.prepare(what, USER_AGENT)
         else:
             signed = self._signed_starts.get(what.application_id) or self._prepare_start(signer, what)
-        return await connection.exchange(signed.request(body))
+        response = await connection.exchange(signed.request(body))
+        if response.status >= 300:
+            error = _exception(response)
+            if not (again and await self._mend(error, response, signer)):
+                raise error
+            response = await self._exchange(what, body, again=False)
+        return response
 
     def _sign_for(self, second: int) -> Signer:
         assert self._credentials is not None  # noqa: S101 - asked for before the first exchange
@@ -126,40 +140,32 @@ class WireTransport:
 
     async def _ask_credentials(self) -> None:
         """Have the credentials refreshed if they are about to expire; asked once a second at most."""
-        credentials = await self._source.current()
+        self._use(await self._source.current())
+
+    def _use(self, credentials: Credentials) -> None:
+        """Sign with these from now on."""
+        check_credentials(credentials)
         if credentials != self._credentials:
             self._credentials = credentials
             self._signer = None
         self._ask_credentials_at = time() + 1 if self._source.may_change else float("inf")
 
-    # Answers that are errors
+    async def _mend(self, error: M2ServiceException, response: Response, signer: Signer) -> bool:
+        """Do away with the reason for which a signature was refused; gives whether it is worth to sign anew.
 
-    async def _second_chance(self, response: Response, what: StartBatchJob | Target, body: bytes) -> Response:
-        """Send a request again whose signature was refused for a reason that can be mended; else raise the error."""
-        error = _exception(response)
-        if not await self._mend(error, response):
-            raise error
-        response = await self._exchange(what, body)
-        if response.status >= 300:
-            raise _exception(response)
-        return response
-
-    async def _mend(self, error: M2ServiceException, response: Response) -> bool:
+        What counts is what the request was signed with: meanwhile another's answer may have led to the same.
+        """
         if error.http_status not in {400, 401, 403}:
             return False
         if isinstance(error, ExpiredTokenException):
-            expired = self._credentials
-            assert expired is not None  # noqa: S101 - the request was signed with them
-            self._credentials = await self._source.renewed(expired)
-            self._signer = None
-            return self._credentials != expired
+            self._use(await self._source.renewed(signer.credentials))
+            return signer.credentials != self._credentials
         date = parse_date(response.header(b"date"))
         if date is None or error.code not in _SKEW_CODES:
             return False
-        skew = date.timestamp() - time()
-        if abs(skew - self._skew) < _SKEW_SECONDS:
+        if abs(date.timestamp() - signer.second) < _SKEW_SECONDS:
             return False
-        self._skew = skew
+        self._skew = date.timestamp() - time()
         return True
 
 
@@ -168,6 +174,9 @@ class _Started(msgspec.Struct, rename="camel"):
 
 
 _started = msgspec.json.Decoder(_Started)
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not JSON, not UTF-8, or nested without end."""
+
 _SKEW_CODES = frozenset(
     # What services answer to a signature of another time; botocore's JavaScript sibling corrects these as well.
     ("InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "RequestExpired", "AuthFailure")
@@ -178,7 +187,7 @@ def _exception(response: Response) -> M2ServiceException:
     """Read an error answer: its name is in a header or in the body (rest-json)."""
     try:
         body: Any = msgspec.json.decode(response.body)
-    except msgspec.DecodeError:
+    except _NO_JSON:
         body = None
     members: dict[str, Any] = body if isinstance(body, dict) else {}
     code = response.header(b"x-amzn-errortype") or members.get("code") or members.get("__type") or response.status
