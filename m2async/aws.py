@@ -197,12 +197,13 @@ class SessionCredentials:
             tried_meanwhile = self._renewals != seen
             if current != expired or tried_meanwhile or self._found.method == "explicit":
                 return current
-            self._renewals += 1
             provider = self._session.get_component("credential_provider")
             try:
                 found = await provider.load_credentials()
             except (*CREDENTIALS_ERRORS, botocore_exceptions.ClientError) as exc:
                 raise CredentialsError(sentence(exc)) from exc
+            finally:
+                self._renewals += 1
             if found is not None:
                 self._found = found
             return await self.current()
