@@ -1,0 +1,156 @@
+"""What can go wrong with a ledger: the file, a run that is in use, or a write that the states do not allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from m2async.errors import M2AsyncError
+
+
+class LedgerError(M2AsyncError):
+    """The ledger cannot do what was asked; `ledger` is its address."""
+
+    def __init__(self, ledger: str, message: str) -> None:
+        super().__init__(f"ledger {ledger}: {message}")
+        self.ledger = ledger
+
+
+class LedgerAddressError(LedgerError):
+    """The address names no ledger that there is."""
+
+
+class LedgerNotFoundError(LedgerError):
+    """The ledger, or the directory that it would be made in, does not exist."""
+
+
+class NotALedgerError(LedgerError):
+    """The file is something else than a ledger."""
+
+
+class LedgerVersionError(LedgerError):
+    """The ledger was written by a later m2async than this one; versions are those of its schema."""
+
+    def __init__(self, ledger: str, found: int, known: int) -> None:
+        super().__init__(ledger, f"has schema version {found}, and this m2async knows up to {known}: upgrade m2async")
+        self.found = found
+        self.known = known
+
+
+class LedgerReadOnlyError(LedgerError):
+    """The ledger, or its directory, cannot be written."""
+
+
+class LedgerFullError(LedgerError):
+    """The disk is full: what was to be written was not."""
+
+
+class LedgerLockedError(LedgerError):
+    """Other programs kept the ledger locked for too long: what was to be written was not."""
+
+
+class LedgerDamagedError(LedgerError):
+    """The ledger is corrupt, or was deleted, replaced or truncated while in use; nothing more is written."""
+
+
+class LedgerIOError(LedgerError):
+    """The operating system reports an error of input or output: what was to be written was not."""
+
+
+class LedgerClosedError(LedgerError):
+    """The ledger, or the run, was closed."""
+
+
+class RunNotFoundError(LedgerError):
+    """The ledger has no run of this name."""
+
+    def __init__(self, ledger: str, run: str) -> None:
+        super().__init__(ledger, f"has no run {run!r}")
+        self.run = run
+
+
+class RowNotFoundError(LedgerError):
+    """The run has no row of this key or number."""
+
+    def __init__(self, ledger: str, run: str, row: str | int) -> None:
+        super().__init__(ledger, f"run {run!r} has no row {row!r}")
+        self.run = run
+        self.row = row
+
+
+class RunNotPlannedError(LedgerError):
+    """The run's rows are not all in the ledger yet, so none of them may be sent."""
+
+    def __init__(self, ledger: str, run: str) -> None:
+        super().__init__(ledger, f"run {run!r} is not planned yet")
+        self.run = run
+
+
+class RunInUseError(LedgerError):
+    """The run is open for writing elsewhere: in process `pid` on `host`, `since` then (seconds of the epoch)."""
+
+    def __init__(self, ledger: str, run: str, *, pid: int | None, host: str | None, since: float | None) -> None:
+        holder = "another process" if pid is None else f"process {pid} on {host}"
+        super().__init__(ledger, f"run {run!r} is in use by {holder}")
+        self.run = run
+        self.pid = pid
+        self.host = host
+        self.since = since
+
+
+class DuplicateKeyError(LedgerError):
+    """Two rows have the same key; `first` and `second` are their numbers."""
+
+    def __init__(self, ledger: str, key: str, first: int, second: int) -> None:
+        super().__init__(ledger, f"rows {first} and {second} have the same key {key!r}")
+        self.key = key
+        self.first = first
+        self.second = second
+
+
+class ManifestChangedError(LedgerError):
+    """The rows differ from those that the run was planned with.
+
+    `added`, `removed` and `changed` hold the first keys of each kind, the `…_count` how many there are.
+    """
+
+    def __init__(
+        self,
+        ledger: str,
+        run: str,
+        *,
+        added: Sequence[str] = (),
+        removed: Sequence[str] = (),
+        changed: Sequence[str] = (),
+        counts: tuple[int, int, int] | None = None,
+    ) -> None:
+        self.run = run
+        self.added, self.removed, self.changed = tuple(added), tuple(removed), tuple(changed)
+        counts = counts or (len(added), len(removed), len(changed))
+        self.added_count, self.removed_count, self.changed_count = counts
+        parts = [
+            f"{count:,} {what} ({', '.join(keys)}{', …' if count > len(keys) else ''})"
+            for what, count, keys in zip(
+                ("added", "removed", "changed"), counts, (self.added, self.removed, self.changed), strict=True
+            )
+            if count
+        ]
+        super().__init__(ledger, f"run {run!r} was planned with other rows: {'; '.join(parts)}")
+
+
+class ExecutionClaimedError(LedgerError):
+    """The execution belongs to another row already."""
+
+    def __init__(self, ledger: str, execution_id: str, run: str, key: str) -> None:
+        super().__init__(ledger, f"execution {execution_id} belongs to row {key!r} of run {run!r} already")
+        self.execution_id = execution_id
+        self.run = run
+        self.key = key
+
+
+class IllegalTransitionError(LedgerError):
+    """A row is not in a state that allows this; nothing was written."""
+
+    def __init__(self, ledger: str, run: str, number: int, reason: str) -> None:
+        super().__init__(ledger, f"run {run!r}, row {number}: {reason}")
+        self.run = run
+        self.number = number

@@ -1,0 +1,127 @@
+"""Writes of many callers in few commits: a thread takes all that queued up while it made the last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import anyio
+
+_W = TypeVar("_W")
+_T = TypeVar("_T")
+
+
+class _Call(NamedTuple):
+    function: Callable[[], object]
+
+
+class Writer(Generic[_W]):
+    """A thread that makes writes, and runs functions, in the order in which they come.
+
+    Writes that come while another is made go together: `commit` gets them all, and gives either None or
+    for each of them its result, an exception where it failed. What `commit` raises fails them all.
+    """
+
+    def __init__(self, name: str, commit: Callable[[Sequence[_W]], Sequence[object] | None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._commit = commit
+        self._queue: SimpleQueue[tuple[asyncio.Future[Any], _W | _Call] | None] = SimpleQueue()
+        # A daemon: a ledger that is not closed must not keep the process from ending, and nobody was told
+        # that what is queued then is durable.
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def write(self, write: _W) -> asyncio.Future[Any]:
+        """Queue a write; the future ends once it is made, and cancelling it changes nothing."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.put((future, write))
+        return future
+
+    async def call(self, function: Callable[[], _T]) -> _T:
+        """Run a function in the thread, behind all that is queued; a cancelled caller waits for its end as well."""
+        future: asyncio.Future[_T] = self._loop.create_future()
+        self._queue.put((future, _Call(function)))
+        return await uninterrupted(future)
+
+    async def aclose(self) -> None:
+        """End the thread once all that is queued is done."""
+        try:
+            await self.call(lambda: None)
+        finally:
+            self._queue.put(None)
+            self._thread.join()  # at once: there is nothing left to do
+
+    # In the thread
+
+    def _work(self) -> None:
+        queue = self._queue
+        while True:
+            entries = [queue.get()]
+            entries += [queue.get_nowait() for _ in range(queue.qsize())]  # nobody else takes any
+            futures: list[asyncio.Future[Any]] = []
+            writes: list[_W] = []
+            for entry in entries:
+                if entry is not None and not isinstance(entry[1], _Call):
+                    futures.append(entry[0])
+                    writes.append(entry[1])
+                    continue
+                if writes:
+                    self._make(futures, writes)
+                    futures, writes = [], []
+                if entry is None:
+                    return
+                self._run(entry[0], entry[1].function)  # type: ignore[union-attr] # it is no write
+            if writes:
+                self._make(futures, writes)
+
+    def _make(self, futures: list[asyncio.Future[Any]], writes: list[_W]) -> None:
+        try:
+            results = self._commit(writes)
+        except BaseException as exc:  # noqa: BLE001 - whoever waits must hear of it
+            results = [exc] * len(writes)
+        self._tell(futures, results)
+
+    def _run(self, future: asyncio.Future[Any], function: Callable[[], object]) -> None:
+        try:
+            result = function()
+        except BaseException as exc:  # noqa: BLE001 - whoever waits must hear of it
+            result = exc
+        self._tell([future], [result])
+
+    def _tell(self, futures: list[asyncio.Future[Any]], results: Sequence[object] | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits any more
+            self._loop.call_soon_threadsafe(_end, futures, results)
+
+
+def _end(futures: list[asyncio.Future[Any]], results: Sequence[object] | None) -> None:
+    if results is None:
+        for future in futures:
+            if not future.done():
+                future.set_result(None)
+        return
+    for future, result in zip(futures, results, strict=True):
+        if future.done():
+            continue
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+async def uninterrupted(future: asyncio.Future[_T]) -> _T:
+    """Wait for a future whatever happens to the caller, and let a cancellation through only then."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):  # anyio would cancel again and again
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+    if cancelled is not None:
+        future.exception()  # counts as seen
+        raise cancelled
+    return future.result()

@@ -1,0 +1,420 @@
+"""The ledger in memory: for tests, and for runs that nobody wants to resume."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+
+import anyio.lowlevel
+from msgspec.structs import replace
+
+from m2async.jobs import StartBatchJob
+from m2async.ledger.changes import Changes
+from m2async.ledger.errors import (
+    DuplicateKeyError,
+    ExecutionClaimedError,
+    IllegalTransitionError,
+    LedgerClosedError,
+    LedgerError,
+    ManifestChangedError,
+    RowNotFoundError,
+    RunInUseError,
+    RunNotFoundError,
+    RunNotPlannedError,
+)
+from m2async.ledger.interface import PAGE, Ledger, Run, RunView
+from m2async.ledger.requests import canonical_identifier
+from m2async.ledger.rows import (
+    Counts,
+    HistoryEntry,
+    LedgerRow,
+    OpenAttempt,
+    RunInfo,
+    RunSummary,
+    to_micros,
+    to_seconds,
+)
+from m2async.ledger.states import Event, RowState, Standing, follow, illegal_reason
+from m2async.ledger.texts import CRASH_CODE, CRASH_MESSAGE, check_key, clean
+
+_ADDRESS = "memory:"
+
+
+class _Content:
+    """What a run holds, and since when it is open for writing."""
+
+    def __init__(self, info: RunInfo) -> None:
+        self.info = info
+        self.rows: list[LedgerRow] = []
+        self.number_of_key: dict[str, int] = {}
+        self.history: dict[int, list[HistoryEntry]] = {}
+        self.open_since: float | None = None
+
+
+class MemoryLedger(Ledger):
+    """A ledger that is gone when it is closed; each has its own runs."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self.claims: dict[str, tuple[_Content, LedgerRow]] = {}
+        self._contents: dict[str, _Content] = {}
+        self._closed = False
+
+    @property
+    def address(self) -> str:
+        return _ADDRESS
+
+    async def open_run(self, name: str, *, manifest: str | None = None, digest: str | None = None) -> Run:
+        await self._check_open()
+        content = self._contents.get(name)
+        if content is None:
+            now = to_seconds(to_micros(self.clock()))
+            content = _Content(
+                RunInfo(len(self._contents) + 1, name, None, None, planned=False, rows=0, created_at=now)
+            )
+            self._contents[name] = content
+        if content.open_since is not None:
+            raise RunInUseError(_ADDRESS, name, pid=os.getpid(), host=platform.node(), since=content.open_since)
+        content.open_since = self.clock()
+        return MemoryRun(self, content, manifest, digest)
+
+    async def run(self, name: str) -> RunView:
+        await self._check_open()
+        if name not in self._contents:
+            raise RunNotFoundError(_ADDRESS, name)
+        return MemoryRunView(self, self._contents[name])
+
+    async def runs(self) -> list[RunSummary]:
+        await self._check_open()
+        return [RunSummary(content.info, _counts(content)) for content in self._contents.values()]
+
+    async def open_attempts(self, application_id: str) -> list[OpenAttempt]:
+        await self._check_open()
+        return [
+            attempt
+            for content in self._contents.values()
+            for row in content.rows
+            if row.request.application_id == application_id
+            for attempt in _open_attempts(content, row)
+        ]
+
+    async def claimed(self, application_id: str, execution_ids: Collection[str]) -> set[str]:
+        await self._check_open()
+        return {
+            execution_id
+            for execution_id in execution_ids
+            if execution_id in self.claims and self.claims[execution_id][1].request.application_id == application_id
+        }
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await anyio.lowlevel.checkpoint()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    async def _check_open(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self._closed:
+            raise LedgerClosedError(_ADDRESS, "is closed")
+
+
+class MemoryRunView(RunView):
+    """A run in memory, for reading."""
+
+    def __init__(self, ledger: MemoryLedger, content: _Content) -> None:
+        self._ledger = ledger
+        self._content = content
+
+    @property
+    def info(self) -> RunInfo:
+        return self._content.info
+
+    async def counts(self) -> Counts:
+        await self._check_ledger()
+        return _counts(self._content)
+
+    async def page(self, *states: RowState, after: int = 0, limit: int = PAGE) -> list[LedgerRow]:
+        await self._check_ledger()
+        page: list[LedgerRow] = []
+        for row in self._content.rows[after:]:
+            if len(page) == limit:
+                break
+            if not states or row.state in states:
+                page.append(row)
+        return page
+
+    async def row(self, key: str) -> LedgerRow:
+        await self._check_ledger()
+        if key not in self._content.number_of_key:
+            raise RowNotFoundError(_ADDRESS, self.info.name, key)
+        return self._content.rows[self._content.number_of_key[key] - 1]
+
+    async def history(self, number: int) -> list[HistoryEntry]:
+        await self._check_ledger()
+        return list(self._content.history.get(number, ()))
+
+    async def _check_ledger(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self._ledger.closed:
+            raise LedgerClosedError(_ADDRESS, "is closed")
+
+
+class MemoryRun(MemoryRunView, Run):
+    """A run in memory, for writing."""
+
+    def __init__(self, ledger: MemoryLedger, content: _Content, manifest: str | None, digest: str | None) -> None:
+        super().__init__(ledger, content)
+        self._manifest = manifest
+        self._digest = digest
+        self._closed = False
+        for row in content.rows:
+            if row.state is RowState.INTENT:
+                self._end(row.number, row.attempts, Event.CRASH, code=CRASH_CODE, message=CRASH_MESSAGE)
+
+    # Rows
+
+    async def plan(self, rows: Iterable[tuple[str, StartBatchJob]]) -> None:
+        self._check_open()
+        await anyio.lowlevel.checkpoint()
+        info = self.info
+        if info.planned and self._digest is not None and self._digest == info.digest:
+            return
+        if info.planned or self._content.rows:
+            self._compare(rows)
+        else:
+            self._insert(rows)
+        count = len(self._content.rows)
+        self._content.info = replace(info, planned=True, rows=count, manifest=self._manifest, digest=self._digest)
+
+    def _insert(self, rows: Iterable[tuple[str, StartBatchJob]]) -> None:
+        planned: list[LedgerRow] = []
+        number_of_key: dict[str, int] = {}
+        for number, (key, request) in enumerate(rows, 1):
+            if key in number_of_key:
+                raise DuplicateKeyError(_ADDRESS, key, number_of_key[key], number)
+            number_of_key[key] = number
+            planned.append(LedgerRow(number, key, request))
+        self._content.rows, self._content.number_of_key = planned, number_of_key
+
+    def _compare(self, rows: Iterable[tuple[str, StartBatchJob]]) -> None:
+        changes = Changes(len(self._content.rows))
+        for given, (key, request) in enumerate(rows, 1):
+            number = self._content.number_of_key.get(key)
+            if number is None:
+                changes.added(key)
+                continue
+            same = self._content.rows[number - 1].request == request
+            twice = changes.found(key, given, number, same=same)
+            if twice is not None:
+                raise DuplicateKeyError(_ADDRESS, key, *twice)
+        missing = [self._content.rows[number - 1].key for number in changes.missing()]
+        error = changes.error(_ADDRESS, self.info.name, missing)
+        if error is not None:
+            raise error
+
+    async def add(self, key: str, request: StartBatchJob) -> LedgerRow:
+        self._check_open()
+        check_key(key)
+        await anyio.lowlevel.checkpoint()
+        content, number = self._content, self._content.number_of_key.get(key)
+        if number is not None:
+            row = content.rows[number - 1]
+            if row.request != request:
+                raise ManifestChangedError(_ADDRESS, self.info.name, changed=[key])
+            return row
+        if content.info.planned:
+            raise ManifestChangedError(_ADDRESS, self.info.name, added=[key])
+        row = LedgerRow(len(content.rows) + 1, key, request)
+        content.rows.append(row)
+        content.number_of_key[key] = row.number
+        content.info = replace(content.info, rows=row.number)
+        return row
+
+    # Attempts
+
+    def intend(self, number: int, attempt: int, at: float, *, resend: bool = False) -> Awaitable[None]:
+        return self._written(self._intend, number, attempt, at, resend)
+
+    def started(self, number: int, attempt: int, execution_id: str, request_id: str | None = None) -> Awaitable[None]:
+        return self._written(self._end, number, attempt, Event.STARTED, clean(execution_id), request_id)
+
+    def refused(
+        self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
+    ) -> Awaitable[None]:
+        return self._written(self._end, number, attempt, Event.REFUSED, None, request_id, code, message)
+
+    def rejected(
+        self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
+    ) -> Awaitable[None]:
+        return self._written(self._end, number, attempt, Event.REJECTED, None, request_id, code, message)
+
+    def unknown(
+        self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
+    ) -> Awaitable[None]:
+        return self._written(self._end, number, attempt, Event.UNKNOWN, None, request_id, code, message)
+
+    def _intend(self, number: int, attempt: int, at: float, resend: bool) -> None:
+        row, event = self._row(number), Event.RESEND if resend else Event.INTEND
+        state, _ = self._next(row, event, f"intent of attempt {attempt}", fits=row.attempts == attempt - 1)
+        sent_at = to_seconds(to_micros(at))
+        self._put(replace(row, state=state, attempts=attempt, sent_at=sent_at, ended_at=None))
+
+    def _end(
+        self,
+        number: int,
+        attempt: int,
+        event: Event,
+        execution_id: str | None = None,
+        request_id: str | None = None,
+        code: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        row, now = self._row(number), self._now()
+        state, doubts = self._next(row, event, f"the end of attempt {attempt}", fits=row.attempts == attempt)
+        request_id, code, message = (text and clean(text) for text in (request_id, code, message))
+        ended = replace(row, state=state, doubts=doubts, ended_at=now, execution_id=execution_id, request_id=request_id)
+        if not (row.doubts and event in {Event.REFUSED, Event.REJECTED}):
+            ended = replace(ended, error_code=code, error_message=message)
+        if event is Event.STARTED and execution_id is not None:
+            self._ledger.claims.setdefault(execution_id, (self._content, row))
+        else:
+            in_doubt = doubts > row.doubts
+            self._note(row, HistoryEntry(attempt, event, row.sent_at, now, code, message, request_id, open=in_doubt))
+        self._put(ended)
+
+    # Decisions
+
+    def claim(
+        self, number: int, attempt: int, execution_id: str, note: str, *, inferred: bool = True
+    ) -> Awaitable[None]:
+        return self._written(self._claim, number, attempt, clean(execution_id), clean(note), inferred)
+
+    def not_started(self, number: int, attempt: int, note: str) -> Awaitable[None]:
+        return self._written(self._decide, number, attempt, Event.NOT_STARTED, clean(note))
+
+    def retry(self, number: int, attempt: int, note: str) -> Awaitable[None]:
+        return self._written(self._decide, number, attempt, Event.RETRY, clean(note))
+
+    def candidates(self, number: int, execution_ids: Sequence[str]) -> Awaitable[None]:
+        return self._written(self._candidates, number, tuple(clean(execution_id) for execution_id in execution_ids))
+
+    def _claim(self, number: int, attempt: int, execution_id: str, note: str, inferred: bool) -> None:
+        if execution_id in self._ledger.claims:
+            content, holder = self._ledger.claims[execution_id]
+            raise ExecutionClaimedError(_ADDRESS, execution_id, content.info.name, holder.key)
+        row, now = self._row(number), self._now()
+        entries = self._content.history.get(number, [])
+        [*attempts] = [entry for entry in entries if entry.open and entry.attempt == attempt]
+        what = f"to claim an execution for attempt {attempt}"
+        state, doubts = self._next(row, Event.CLAIMED, what, fits=bool(attempts))
+        self._settle(row, attempt)
+        self._note(row, HistoryEntry(attempt, Event.CLAIMED, None, now, execution_id=execution_id, note=note))
+        self._ledger.claims[execution_id] = (self._content, row)
+        self._put(
+            LedgerRow(
+                number, row.key, row.request, state, row.attempts, doubts, row.sent_at, now,
+                execution_id, adopted=inferred, note=note,
+            )
+        )  # fmt: skip
+
+    def _decide(self, number: int, attempt: int, event: Event, note: str) -> None:
+        row = self._row(number)
+        what = f"to call attempt {attempt} not started" if event is Event.NOT_STARTED else "to try again"
+        state, doubts = self._next(row, event, what, fits=row.attempts == attempt)
+        self._settle(row)
+        self._note(row, HistoryEntry(attempt, event, None, self._now(), note=note))
+        self._put(replace(row, state=state, doubts=doubts, candidates=(), note=note))
+
+    def _candidates(self, number: int, execution_ids: tuple[str, ...]) -> None:
+        row = self._row(number)
+        if not row.doubts:
+            raise self._illegal(row, "to note candidates")
+        self._put(replace(row, candidates=execution_ids))
+
+    # The one row
+
+    def _written(self, write: Callable[..., None], number: int, *values: object) -> Awaitable[None]:
+        """Make a write at once, and give its result as SQLite's writes do."""
+        if not 0 < number <= len(self._content.rows) or self._closed:
+            raise self._not_writable(number)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            write(number, *values)
+        except LedgerError as exc:
+            future.set_exception(exc)
+        else:
+            future.set_result(None)
+        return future
+
+    def _row(self, number: int) -> LedgerRow:
+        return self._content.rows[number - 1]
+
+    def _put(self, row: LedgerRow) -> None:
+        self._content.rows[row.number - 1] = row
+
+    def _next(self, row: LedgerRow, event: Event, what: str, *, fits: bool) -> Standing:
+        standing = follow(Standing(row.state, row.doubts), event)
+        if standing is None or not fits:
+            raise self._illegal(row, what)
+        return standing
+
+    def _illegal(self, row: LedgerRow, what: str) -> IllegalTransitionError:
+        reason = illegal_reason(what, Standing(row.state, row.doubts), row.attempts)
+        return IllegalTransitionError(_ADDRESS, self.info.name, row.number, reason)
+
+    def _note(self, row: LedgerRow, entry: HistoryEntry) -> None:
+        self._content.history.setdefault(row.number, []).append(entry)
+
+    def _settle(self, row: LedgerRow, attempt: int | None = None) -> None:
+        """Close the attempts that are in doubt: one, or all."""
+        entries = self._content.history.get(row.number, [])
+        entries[:] = [replace(entry, open=entry.open and attempt not in {None, entry.attempt}) for entry in entries]
+
+    def _now(self) -> float:
+        return to_seconds(to_micros(self._ledger.clock()))
+
+    # Closing
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._content.open_since = None
+        await anyio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._closed or self._ledger.closed:
+            raise LedgerClosedError(_ADDRESS, f"run {self.info.name!r} is closed")
+
+    def _not_writable(self, number: int) -> LedgerError:
+        if self._closed:
+            return LedgerClosedError(_ADDRESS, f"run {self.info.name!r} is closed")
+        if not self._content.rows and not self.info.planned:
+            return RunNotPlannedError(_ADDRESS, self.info.name)
+        return RowNotFoundError(_ADDRESS, self.info.name, number)
+
+
+def _counts(content: _Content) -> Counts:
+    counted = Counter(row.state for row in content.rows)
+    return {state: counted[state] for state in RowState}
+
+
+def _open_attempts(content: _Content, row: LedgerRow) -> Iterator[OpenAttempt]:
+    def attempt(number: int, sent_at: float | None, ended_at: float | None) -> OpenAttempt:
+        job = row.request.job
+        return OpenAttempt(
+            content.info.id, content.info.name, row.number, row.key, number, row.state,
+            row.request.application_id, job, canonical_identifier(job), sent_at or 0.0, ended_at,
+        )  # fmt: skip
+
+    for entry in content.history.get(row.number, ()):
+        if entry.open:
+            yield attempt(entry.attempt, entry.sent_at, entry.ended_at)
+    if row.state is RowState.INTENT:
+        yield attempt(row.attempts, row.sent_at, None)

@@ -1,0 +1,116 @@
+"""The file of an SQLite ledger: made for its owner alone, and watched for being taken away."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from m2async.ledger.errors import (
+    LedgerDamagedError,
+    LedgerError,
+    LedgerFullError,
+    LedgerIOError,
+    LedgerLockedError,
+    LedgerNotFoundError,
+    LedgerReadOnlyError,
+    NotALedgerError,
+)
+
+# https://www.sqlite.org/rescode.html: the low byte of an extended result code is the primary code
+_ERROR_OF_CODE: dict[int, tuple[type[LedgerError], str]] = {
+    sqlite3.SQLITE_FULL: (LedgerFullError, "the disk is full"),
+    sqlite3.SQLITE_READONLY: (LedgerReadOnlyError, "cannot be written"),
+    sqlite3.SQLITE_PERM: (LedgerReadOnlyError, "cannot be written"),
+    sqlite3.SQLITE_CANTOPEN: (LedgerReadOnlyError, "cannot be opened, or its directory cannot be written"),
+    sqlite3.SQLITE_BUSY: (LedgerLockedError, "is locked by another program"),
+    sqlite3.SQLITE_LOCKED: (LedgerLockedError, "is locked by another program"),
+    sqlite3.SQLITE_CORRUPT: (LedgerDamagedError, "is corrupt"),
+    sqlite3.SQLITE_NOTADB: (LedgerDamagedError, "is corrupt"),
+    sqlite3.SQLITE_IOERR: (LedgerIOError, "cannot be read or written"),
+}
+
+
+class LedgerFile:
+    """The file at a path, and what it was when it was last looked at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._wal = Path(f"{path}-wal")
+        self._seen: dict[Path, os.stat_result] = {}
+
+    def make(self, *, must_exist: bool) -> None:
+        """See that there is a file that can be written; a new one is its owner's alone from the first moment.
+
+        An existing file is not opened here: closing it would give up the locks that SQLite has on it
+        elsewhere in this process (https://www.sqlite.org/howtocorrupt.html, 2.2).
+        """
+        address = str(self.path)
+        try:
+            if self.path.exists():
+                if not self.path.is_file():
+                    raise NotALedgerError(address, "is not a file")
+                if not os.access(self.path, os.W_OK):
+                    raise LedgerReadOnlyError(address, "cannot be written")
+                return
+            if must_exist:
+                raise LedgerNotFoundError(address, "does not exist")
+            if not self.path.parent.is_dir():
+                raise LedgerNotFoundError(address, f"there is no directory {self.path.parent}")
+            with suppress(FileExistsError):
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                try:
+                    os.fchmod(descriptor, 0o600)  # whatever the umask took away
+                finally:
+                    os.close(descriptor)
+                _sync_directory(self.path.parent)
+        except OSError as exc:
+            raise translated_os_error(exc, address) from exc
+
+    def remember(self) -> None:
+        """Take the files as they are for the ledger's."""
+        self._seen = {path: path.stat() for path in (self.path, self._wal)}
+
+    def check(self) -> None:
+        """Raise LedgerDamagedError if a file is not the one it was, or is shorter; they never shrink while in use."""
+        for path, seen in self._seen.items():
+            try:
+                now = path.stat()
+            except FileNotFoundError:
+                raise LedgerDamagedError(str(self.path), f"{path.name} was deleted while in use") from None
+            except OSError as exc:
+                raise translated_os_error(exc, str(self.path)) from exc
+            if (now.st_ino, now.st_dev) != (seen.st_ino, seen.st_dev):
+                raise LedgerDamagedError(str(self.path), f"{path.name} was replaced while in use")
+            if now.st_size < seen.st_size:
+                raise LedgerDamagedError(str(self.path), f"{path.name} was truncated while in use")
+            self._seen[path] = now
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a new file's name durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def translated(exc: sqlite3.Error, address: str) -> LedgerError:
+    """Give what SQLite reports as an error of the ledger."""
+    code = getattr(exc, "sqlite_errorcode", None)
+    if code is None:
+        return LedgerIOError(address, str(exc))
+    kind, reason = _ERROR_OF_CODE.get(code & 0xFF, (LedgerIOError, "cannot be used"))
+    return kind(address, f"{reason} ({exc})")
+
+
+def translated_os_error(exc: OSError, address: str) -> LedgerError:
+    """Give what the operating system reports as an error of the ledger."""
+    if exc.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return LedgerReadOnlyError(address, f"cannot be written ({exc.strerror})")
+    if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return LedgerFullError(address, f"the disk is full ({exc.strerror})")
+    return LedgerIOError(address, f"cannot be used ({exc.strerror})")

@@ -1,0 +1,98 @@
+"""The states of a row, and what leads from one to another: a table, and the one rule that goes over it.
+
+    PENDING ──intend──▶ INTENT ──started──▶ STARTED
+       ▲                  ├────rejected──▶ REJECTED ──retry──▶ PENDING
+       ├────refused───────┤
+       └──not started── UNKNOWN ◀──unknown, crash── INTENT
+                          ├──claimed──▶ STARTED
+                          └──resend───▶ INTENT
+
+The rule: an attempt in doubt stays in doubt until somebody finds its execution or learns that there is none.
+So a row that is resent while an attempt is in doubt does not become PENDING or REJECTED by what a later
+attempt meets: it is UNKNOWN again. If the later attempt starts the job, the row is STARTED and its earlier
+doubt is still counted, because the job may have been started twice.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class RowState(IntEnum):
+    """What is known of a row; the numbers are what a ledger stores."""
+
+    PENDING = 0  # surely not started, and nothing of it is under way
+    INTENT = 1  # a call is under way, or was when the process ended
+    STARTED = 2
+    REJECTED = 3  # surely not started, and not tried again
+    UNKNOWN = 4  # it may have been started
+
+    @property
+    def label(self) -> str:
+        """The state in lower case, as output has it."""
+        return self.name.lower()
+
+
+class Event(IntEnum):
+    """What happens to a row; the numbers are what a ledger's history stores."""
+
+    INTEND = 0  # the next attempt is about to be sent
+    RESEND = 1  # the same, although an earlier attempt is in doubt
+    STARTED = 2  # the service answered with an execution id
+    REFUSED = 3  # surely not started, and may be tried again
+    REJECTED = 4  # surely not started, and trying again would not help
+    UNKNOWN = 5  # no answer says what became of the attempt
+    CRASH = 6  # the process ended during the attempt
+    CLAIMED = 7  # an execution was found to be this attempt's
+    NOT_STARTED = 8  # it turned out that none of the attempts in doubt started the job
+    RETRY = 9  # an operator wants a rejected job to be tried again
+
+
+class Standing(NamedTuple):
+    """Where a row stands: its state, and how many of its attempts are in doubt."""
+
+    state: RowState
+    doubts: int
+
+
+NEXT_STATE: dict[tuple[RowState, Event], RowState] = {
+    (RowState.PENDING, Event.INTEND): RowState.INTENT,
+    (RowState.UNKNOWN, Event.RESEND): RowState.INTENT,
+    (RowState.INTENT, Event.STARTED): RowState.STARTED,
+    (RowState.INTENT, Event.REFUSED): RowState.PENDING,
+    (RowState.INTENT, Event.REJECTED): RowState.REJECTED,
+    (RowState.INTENT, Event.UNKNOWN): RowState.UNKNOWN,
+    (RowState.INTENT, Event.CRASH): RowState.UNKNOWN,
+    (RowState.UNKNOWN, Event.CLAIMED): RowState.STARTED,
+    (RowState.UNKNOWN, Event.NOT_STARTED): RowState.PENDING,
+    (RowState.REJECTED, Event.RETRY): RowState.PENDING,
+}
+"""Every legal transition of a row without doubts; whatever is not here is illegal."""
+
+NEVERTHELESS_UNKNOWN = frozenset({Event.REFUSED, Event.REJECTED})
+"""What says nothing about an earlier attempt: with one in doubt it leads to UNKNOWN."""
+
+
+def follow(standing: Standing, event: Event) -> Standing | None:
+    """Say where `event` leads a row from `standing`; None if it must not happen there."""
+    state = NEXT_STATE.get((standing.state, event))
+    if state is None:
+        return None
+    doubts = standing.doubts
+    match event:
+        case Event.UNKNOWN | Event.CRASH:
+            doubts += 1
+        case Event.CLAIMED:
+            doubts -= 1
+        case Event.NOT_STARTED:
+            doubts = 0
+        case Event.REFUSED | Event.REJECTED if doubts:
+            state = RowState.UNKNOWN
+    return Standing(state, doubts)
+
+
+def illegal_reason(what: str, standing: Standing, attempts: int) -> str:
+    """Say why something must not happen to a row that has had `attempts` attempts."""
+    doubts = f", {standing.doubts} of them in doubt" if standing.doubts else ""
+    return f"{what}: not possible for a row that is {standing.state.name}, attempts {attempts}{doubts}"
