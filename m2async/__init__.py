@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ValidationExceptionField,
     )
     from m2async.jobs import FileJob, Job, RestartJob, S3Job, ScriptJob, StartBatchJob
+    from m2async.ledger import Ledger, LedgerError, open_ledger
     from m2async.local import LocalEndpoint
     from m2async.manifest import ManifestRow, read_manifest
     from m2async.outcomes import Outcome, Rejected, Started, Unknown
@@ -61,6 +62,7 @@ _MODULE_OF_NAME = {
             "UnreadableAnswerError ValidationException ValidationExceptionField"
         ),
         "jobs": "FileJob Job RestartJob S3Job ScriptJob StartBatchJob",
+        "ledger": "Ledger LedgerError open_ledger",
         "local": "LocalEndpoint",
         "manifest": "ManifestRow read_manifest",
         "outcomes": "Outcome Rejected Started Unknown",
@@ -91,6 +93,8 @@ __all__ = [
     "InvalidRequestError",
     "Job",
     "JobStep",
+    "Ledger",
+    "LedgerError",
     "LocalEndpoint",
     "M2AsyncError",
     "M2Client",
@@ -117,6 +121,7 @@ __all__ = [
     "UnreadableAnswerError",
     "ValidationException",
     "ValidationExceptionField",
+    "open_ledger",
     "read_manifest",
 ]
 

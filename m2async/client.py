@@ -190,7 +190,7 @@ class M2Client:
             status=status,
         )
         async for page in self._pages("ListBatchJobExecutions", members, page_size):
-            for item in page.get("batchJobExecutions", ()):
+            for item in _listed(page, "batchJobExecutions"):
                 yield _read(item, BatchJobExecution)
 
     async def list_batch_job_definitions(
@@ -199,7 +199,7 @@ class M2Client:
         """Iterate over an application's batch job definitions (ListBatchJobDefinitions)."""
         members = _given({"applicationId": application_id}, prefix=prefix)
         async for page in self._pages("ListBatchJobDefinitions", members, page_size):
-            for item in page.get("batchJobDefinitions", ()):
+            for item in _listed(page, "batchJobDefinitions"):
                 definition = definition_from_api(item)
                 if definition is not None:
                     yield definition
@@ -229,7 +229,7 @@ class M2Client:
         """Iterate over the applications (ListApplications); `names` holds at most 10."""
         members = _given({}, names=None if names is None else list(names), environmentId=environment_id)
         async for page in self._pages("ListApplications", members, page_size):
-            for item in page.get("applications", ()):
+            for item in _listed(page, "applications"):
                 yield _read(item, Application)
 
     async def _pages(self, operation: str, members: dict[str, Any], page_size: int) -> AsyncIterator[Mapping[str, Any]]:
@@ -307,6 +307,14 @@ def _is_loopback(host: str) -> bool:
 
 def _given(members: Mapping[str, Any], **optional: Any) -> dict[str, Any]:
     return {**members, **{name: value for name, value in optional.items() if value is not None}}
+
+
+def _listed(page: Mapping[str, Any], member: str) -> list[Any]:
+    """The items of a page. One without its list is not an empty list: what is missing there may exist."""
+    items = page.get(member)
+    if not isinstance(items, list):
+        raise UnreadableAnswerError(f"the answer cannot be read: it holds no {member}")
+    return items
 
 
 def _read(members: Mapping[str, Any], kind: type[_T]) -> _T:

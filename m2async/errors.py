@@ -61,7 +61,7 @@ class ManifestError(M2AsyncError):
 class SubmissionStoppedError(M2AsyncError):
     """The submitter sends nothing more, because `cause` would meet every further call as well."""
 
-    def __init__(self, cause: CallError) -> None:
+    def __init__(self, cause: M2AsyncError) -> None:
         super().__init__(f"submission stopped: {cause.code}: {cause.message}")
         self.cause = cause
 

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-from m2async.errors import CallError, M2ServiceException
+from m2async.errors import CallError, M2AsyncError, M2ServiceException
 from m2async.jobs import StartBatchJob
 
 logging.getLogger("m2async").addHandler(logging.NullHandler())
@@ -33,7 +33,15 @@ class Events:
         self._log_params = log_params
 
     def started(
-        self, key: str, request: StartBatchJob, execution_id: str, request_id: str | None, attempt: int, elapsed: float
+        self,
+        key: str,
+        request: StartBatchJob,
+        execution_id: str,
+        request_id: str | None,
+        attempt: int,
+        elapsed: float,
+        *,
+        adopted: bool = False,
     ) -> None:
         """The job was started: one event for every execution id."""
         if not self._is_enabled(logging.INFO):
@@ -45,6 +53,7 @@ class Events:
             request_id=request_id,
             attempt=attempt,
             elapsed=round(elapsed, 6),
+            adopted=adopted,
         )
 
     def rejected(self, key: str, request: StartBatchJob, error: CallError, attempt: int, elapsed: float) -> None:
@@ -69,7 +78,7 @@ class Events:
         """Nothing more is sent to this application."""
         self._logger.error("application.closed", application_id=application_id, **_error(error))
 
-    def stopped(self, error: CallError) -> None:
+    def stopped(self, error: M2AsyncError) -> None:
         """Nothing more is sent at all."""
         self._logger.error("submission.stopped", **_error(error))
 
@@ -86,7 +95,7 @@ def transport_chosen(transport: str, reason: str) -> None:
     _default_logger().info("client.transport_chosen", transport=transport, reason=reason)
 
 
-def _error(error: CallError) -> dict[str, Any]:
+def _error(error: M2AsyncError) -> dict[str, Any]:
     fields: dict[str, Any] = {"code": error.code, "error": error.message}
     if isinstance(error, M2ServiceException):
         fields |= {"http_status": error.http_status, "request_id": error.request_id}

@@ -13,9 +13,11 @@ import anyio.lowlevel
 
 from m2async.errors import CallError, SubmissionStoppedError
 from m2async.jobs import StartBatchJob
+from m2async.ledger import LedgerRow
 from m2async.outcomes import Outcome
 
-Request = StartBatchJob | tuple[str, StartBatchJob]
+Request = StartBatchJob | tuple[str, StartBatchJob] | LedgerRow
+"""A request, with a key if it has one; or the row of a ledger that it stands in."""
 
 
 class Results(Protocol):
@@ -35,12 +37,18 @@ class Results(Protocol):
 class Job:
     """A request on its way, and what its attempts have shown so far."""
 
-    __slots__ = ("attempts", "began", "in_doubt", "key", "request", "results", "sends_in_doubt", "taken")
+    __slots__ = (
+        "attempts", "began", "in_doubt", "in_lane", "key", "reconciled", "request", "results", "row",
+        "sends_in_doubt", "taken",
+    )  # fmt: skip
 
-    def __init__(self, key: str, request: StartBatchJob, results: Results) -> None:
+    def __init__(self, key: str, request: StartBatchJob, results: Results, row: LedgerRow | None = None) -> None:
         self.key = key
         self.request = request
         self.results = results
+        self.row = row
+        self.reconciled = 0
+        self.in_lane = False
         self.taken = False
         self.began = 0.0
         self.attempts = 0
@@ -132,8 +140,8 @@ class SubmittedJobs:
             with self._feeder:
                 async with contextlib.aclosing(_numbered(self._requests)) as requests:
                     await self._room.acquire()
-                    async for key, request in requests:
-                        await self._feed_one(Job(key, request, self))
+                    async for key, request, row in requests:
+                        await self._feed_one(Job(key, request, self, row))
                         await self._room.acquire()
         except asyncio.CancelledError:
             self._failure = self._failure or self._stop_error()
@@ -159,7 +167,7 @@ class SubmittedJobs:
 
 async def _numbered(
     requests: Iterable[Request] | AsyncIterable[Request],
-) -> AsyncGenerator[tuple[str, StartBatchJob], None]:
+) -> AsyncGenerator[tuple[str, StartBatchJob, LedgerRow | None], None]:
     """Give each request with its key, or else its number; close a generator that is left early."""
     number = 0
     if isinstance(requests, AsyncIterable):
@@ -167,11 +175,19 @@ async def _numbered(
         try:
             async for request in iterator:
                 number += 1
-                yield request if isinstance(request, tuple) else (str(number), request)
+                yield _named(request, number)
         finally:
             if isinstance(iterator, AsyncGenerator):
                 await iterator.aclose()
     else:
         for request in requests:
             number += 1
-            yield request if isinstance(request, tuple) else (str(number), request)
+            yield _named(request, number)
+
+
+def _named(request: Request, number: int) -> tuple[str, StartBatchJob, LedgerRow | None]:
+    if isinstance(request, LedgerRow):
+        return request.key, request.request, request
+    if isinstance(request, tuple):
+        return *request, None
+    return str(number), request, None

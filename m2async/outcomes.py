@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from m2async.errors import CallError
+from m2async.errors import CallError, M2AsyncError
 from m2async.jobs import StartBatchJob
 
 State = Literal["started", "rejected", "unknown", "skipped"]
@@ -26,7 +26,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_line(self) -> dict[str, Any]:
         """The fields of one line of `--output jsonl`."""
-        error: CallError | None = getattr(self, "error", None)
+        error: M2AsyncError | None = getattr(self, "error", None)
         return {
             "key": self.key,
             "application_id": self.request.application_id,
@@ -54,7 +54,7 @@ class Started(Outcome, frozen=True, kw_only=True):
 class Rejected(Outcome, frozen=True, kw_only=True):
     """The job was surely not started: the service refused it, or with no attempt it was not sent."""
 
-    error: CallError
+    error: M2AsyncError
 
     @property
     def state(self) -> State:
@@ -62,9 +62,13 @@ class Rejected(Outcome, frozen=True, kw_only=True):
 
 
 class Unknown(Outcome, frozen=True, kw_only=True):
-    """The whole request may have reached the service, and no readable answer says what became of it."""
+    """The whole request may have reached the service, and no readable answer says what became of it.
+
+    `candidates` are the executions that may be the job's, where they were looked for.
+    """
 
     error: CallError
+    candidates: tuple[str, ...] = ()
 
     @property
     def state(self) -> State:

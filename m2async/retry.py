@@ -25,7 +25,7 @@ from m2async.errors import (
 )
 from m2async.jobs import StartBatchJob
 
-OnUnknown = Literal["hold", "resend"]
+OnUnknown = Literal["adopt", "hold", "resend"]
 _T = TypeVar("_T")
 
 
@@ -34,6 +34,7 @@ class Verdict(Enum):
 
     RETRY = "back off and send again"
     REJECT = "this job is rejected, the rest go on"
+    ADOPT = "find out what became of it; then it is started, or surely not and sent again, or unknown"
     HOLD = "this job's fate is unknown and nobody guesses; the rest go on"
     CLOSE_APPLICATION = "this job is rejected, and nothing more is sent to its application"
     STOP = "nothing more is sent at all"
@@ -42,8 +43,8 @@ class Verdict(Enum):
 def verdict(error: CallError, request: StartBatchJob, on_unknown: OnUnknown) -> Verdict:
     """Decide what follows from a failed attempt.
 
-    Only two kinds of failure are retried: those after which the job was surely not started and that
-    may pass (a throttled call, a connection that could not be made), and, if the caller says
+    Only two kinds of failure are retried at once: those after which the job was surely not started and
+    that may pass (a throttled call, a connection that could not be made), and, if the caller says
     `on_unknown="resend"`, those after which it may have been.
     """
     match error:
@@ -52,7 +53,7 @@ def verdict(error: CallError, request: StartBatchJob, on_unknown: OnUnknown) -> 
         case ThrottlingException() | NotSentError():
             return Verdict.RETRY
         case _ if error.may_have_started:
-            return Verdict.RETRY if on_unknown == "resend" else Verdict.HOLD
+            return {"adopt": Verdict.ADOPT, "hold": Verdict.HOLD, "resend": Verdict.RETRY}[on_unknown]
         case ConflictException():
             return Verdict.CLOSE_APPLICATION
         case ResourceNotFoundException() if error.resource_id in {None, request.application_id}:

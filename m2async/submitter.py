@@ -1,28 +1,36 @@
 """The pipeline: read this first.
 
-A request goes through a bounded queue to one of a fixed number of workers, which takes a token, sends
-the request once, and decides from the answer whether the job ended, is sent again, or stops the rest.
+A request goes through a bounded queue to one of a fixed number of workers. It takes a token, the ledger notes that
+it will be sent, it is sent once, and the ledger notes the answer. From that follows whether the job has ended, is sent
+again, is looked for among the service's executions, or stops the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Coroutine, Hashable, Iterable
+from os import PathLike
 from time import monotonic
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from structlog.typing import FilteringBoundLogger
 
-from m2async.errors import CallCancelledError, CallError, NotSentError, SubmissionStoppedError
+from m2async.adopt import Adopted, Ambiguous, Decision, NotStarted
+from m2async.doubts import Doubts
+from m2async.errors import CallCancelledError, CallError, M2AsyncError, NotSentError, SubmissionStoppedError
 from m2async.events import Events
 from m2async.intake import Caller, Job, Request, SubmittedJobs
 from m2async.jobs import StartBatchJob
+from m2async.ledger import Ledger, LedgerError, RowState, Run, open_ledger
 from m2async.outcomes import Outcome, Rejected, Started, Unknown
 from m2async.pacing import Pacer, TokenBucket
+from m2async.reconcile import ListsExecutions
+from m2async.recording import Recording, outcome_of, remembered
 from m2async.responses import StartBatchJobResponse
 from m2async.retry import OnUnknown, RetryPolicy, Verdict, retry_from, verdict
 
@@ -42,8 +50,15 @@ class Submitter:
         rate: calls a second at most, those that are sent again included; None for no limit.
         burst: how many calls may go out at once after a pause, 1 by default; goes with `rate`.
         concurrency: how many calls are under way at once, at most.
-        on_unknown: what to do with a job that may have been started: "hold" reports it as unknown;
-            "resend" sends it again, which can start it twice.
+        ledger: where every step is written down, as `open_ledger` takes it, or an open Ledger. A job whose key
+            was started before is not started again, also not by a later process.
+        run: the run in the ledger, by name or as an open Run.
+        on_unknown: what to do with a job that may have been started. "adopt", the default with a ledger, looks
+            for its execution: it is started, or surely not and sent again, or else unknown. "hold", the
+            default without one, reports it as unknown. "resend" sends it again, which can start it twice.
+        settle: seconds after which the service's list shows an execution, and nothing starts late any more.
+        exact: at most one start per application and job is unanswered at once, so that it can always be told
+            what became of it; jobs of the same name then wait for each other.
         retry: how long the attempts of one job go on.
         grace: seconds that the calls under way get to be answered when the submitter is left early;
             what is still open then is unknown.
@@ -51,10 +66,10 @@ class Submitter:
         log_params: whether log events hold the jobs' parameters and the names of their secrets.
 
     Use it as an async context manager; it leaves no task behind. It stops by itself when the service
-    denies access or does not accept the credentials, or when no connection can be made: every further
-    job would meet the same. Jobs that were not sent then end in a SubmissionStoppedError. A job whose
-    application does not exist or does not run closes that application: its further jobs are not sent,
-    and are Rejected with no attempt.
+    denies access or does not accept the credentials, when no connection can be made, or when the ledger cannot
+    be written: every further job would meet the same. Jobs that were not sent then end in a
+    SubmissionStoppedError. A job whose application does not exist or does not run closes that application:
+    its further jobs are not sent, and are Rejected with no attempt.
     """
 
     def __init__(
@@ -64,34 +79,51 @@ class Submitter:
         rate: float | None = None,
         burst: float | None = None,
         concurrency: int = 64,
-        on_unknown: OnUnknown = "hold",
+        ledger: str | PathLike[str] | Ledger | None = None,
+        run: str | Run = "default",
+        on_unknown: OnUnknown | None = None,
+        settle: float = 5.0,
+        exact: bool = False,
         retry: RetryPolicy | None = None,
         grace: float = 10.0,
         logger: FilteringBoundLogger | None = None,
         log_params: bool = False,
     ) -> None:
+        on_unknown = on_unknown or ("hold" if ledger is None else "adopt")
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
-        if on_unknown not in {"hold", "resend"}:
-            raise ValueError(f"on_unknown must be 'hold' or 'resend', not {on_unknown!r}")
+        if on_unknown not in {"adopt", "hold", "resend"}:
+            raise ValueError(f"on_unknown must be 'adopt', 'hold' or 'resend', not {on_unknown!r}")
+        if on_unknown == "adopt" and ledger is None:
+            raise ValueError("on_unknown='adopt' goes with a ledger, which is not given")
         if rate is None and burst is not None:
             raise ValueError("burst goes with rate, which is not given")
+        if settle < 0:
+            raise ValueError(f"settle must not be negative, not {settle}")
         self._client = client
         self._pacer = None if rate is None else Pacer(TokenBucket(rate, 1.0 if burst is None else burst))
         self._concurrency = concurrency
+        self._ledger = ledger
+        self._run = run
         self._on_unknown: OnUnknown = on_unknown
+        self._settle = settle
+        self._lanes: dict[Hashable, deque[Job]] | None = {} if exact else None
         self._policy = retry or RetryPolicy()
         self._grace = grace
         self._events = Events(logger=logger, log_params=log_params)
+        self._recording = Recording(None)
+        self._doubts: Doubts | None = None
         self._queue: asyncio.Queue[Job] = asyncio.Queue(concurrency)
         self._tasks: TaskGroup | None = None
         self._calls_under_way: set[anyio.CancelScope] = set()
         self._closed_applications: dict[str, CallError] = {}
         self._service_answered = False
-        self._ended_by: CallError | None = None
+        self._ended_by: M2AsyncError | None = None
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
+            if self._ledger is not None:
+                await self._open_ledger(stack, self._ledger)
             host = await stack.enter_async_context(anyio.create_task_group())
             await host.start(self._serve)
             self._host = stack.pop_all()
@@ -106,8 +138,8 @@ class Submitter:
     async def submit(self, request: StartBatchJob, *, key: str | None = None) -> Outcome:
         """Start one job and wait for its outcome; waits in line while all workers are busy.
 
-        `key` names the job in logs and in the outcome; by default it is the job's name. A caller that
-        is cancelled while the call is under way gets no outcome, but the outcome is logged.
+        `key` names the job in logs, in the ledger and in the outcome; by default it is the job's name. A
+        caller that is cancelled while the call is under way gets no outcome, but it is logged and written.
 
         Raises SubmissionStoppedError if the submitter stopped or was left, and the job was not started.
         """
@@ -118,9 +150,9 @@ class Submitter:
     def submit_many(self, requests: Iterable[Request] | AsyncIterable[Request]) -> SubmittedJobs:
         """Start many jobs, and iterate over their outcomes in the order in which they end.
 
-        `requests` is an iterable or async iterable of requests or of (key, request) pairs, read no
-        further ahead than the workers need; without a key, a request's number counted from 1 is its
-        key. A plain iterable is read in the event loop: it should not block.
+        `requests` is an iterable or async iterable of requests, of (key, request) pairs or of the ledger's
+        rows, read no further ahead than the workers need; without a key, a request's number counted from
+        1 is its key. A plain iterable is read in the event loop: it should not block.
 
         The iteration raises what reading `requests` raised, and SubmissionStoppedError if the
         submitter stopped, after the outcomes of what was sent.
@@ -140,7 +172,7 @@ class Submitter:
             call.deadline = min(call.deadline, deadline)
 
     @property
-    def stopped_by(self) -> CallError | None:
+    def stopped_by(self) -> M2AsyncError | None:
         """What made it send nothing more, or None while it goes on."""
         return self._ended_by
 
@@ -154,33 +186,53 @@ class Submitter:
 
     async def _work(self) -> None:
         while True:
-            job = await self._queue.get()
-            job.taken = True
-            if job.results.abandoned:
-                continue
-            try:
-                outcome = await self._submit(job)
-            except asyncio.CancelledError:
-                self._interrupted(job)
-                raise
-            except SubmissionStoppedError:
-                self._interrupted(job)
-                return
+            job: Job | None = await self._queue.get()
+            while job is not None:
+                job.taken = True
+                if not self._enter_lane(job):
+                    break
+                if job.results.abandoned or await self._settled(job):
+                    job = self._leave_lane(job)
+                else:
+                    break
+
+    async def _settled(self, job: Job) -> bool:
+        """Take a job to its outcome; tells False if it is set aside until its execution is looked for."""
+        try:
+            outcome = await self._submit(job)
+        except asyncio.CancelledError:
+            self._interrupted(job)
+            raise
+        except SubmissionStoppedError:
+            self._interrupted(job)
+            return True
+        if outcome is not None:
             job.results.ended(outcome)
+        return outcome is not None
 
     def _interrupted(self, job: Job) -> None:
-        """End a job that waited for its first or next attempt when the submitter ended."""
+        """End a job that waited for its first or next attempt, or to be found, when the submitter ended."""
         if job.in_doubt is None:
             job.results.stopped(self._stop_error())
         else:
             job.results.ended(self._unknown(job, job.in_doubt))
 
-    async def _submit(self, job: Job) -> Outcome:
-        """Take one job to its outcome."""
+    async def _submit(self, job: Job) -> Outcome | None:
+        """Take one job to its outcome, or None if it is set aside."""
         job.began = monotonic()
+        try:
+            await self._recording.enter(job)
+            known = await self._known(job)
+        except LedgerError as error:
+            self._stop(error)
+            raise self._stop_error() from error
+        if known is not None:
+            return known
         closed = self._closed_applications.get(job.request.application_id)
         if closed is not None:
             return self._rejected(job, closed)
+        if job.in_doubt is not None and self._on_unknown != "resend":
+            return self._in_doubt(job, job.in_doubt)
         try:
             return await self._attempt(job)
         except CallError as error:
@@ -197,21 +249,26 @@ class Submitter:
         except CallError as error:
             return self._failed(job, error)
 
+    async def _known(self, job: Job) -> Outcome | None:
+        """What the ledger knows of a job from an earlier run of the program: one that is started is not sent."""
+        row = job.row
+        if row is None or job.reconciled:
+            return None
+        job.attempts = row.attempts
+        if row.state is RowState.STARTED:
+            return outcome_of(row)
+        if row.state is RowState.UNKNOWN:
+            job.in_doubt = remembered(row)
+        elif row.state is RowState.REJECTED:
+            await self._recording.again(job)
+        return None
+
     async def _attempt(self, job: Job) -> Started:
-        """Take a token, send the request once, and record the execution id."""
+        """Take a token, note the intent, send the request once, and record the execution id."""
         if self._pacer is not None:
             await self._pacer.acquire()
-        if self._ended_by is not None:
-            raise self._stop_error()
-        job.attempts += 1
-        try:
-            response = await self._call(job)
-        except CallError as error:
-            if error.may_have_started:
-                job.in_doubt = error
-                job.sends_in_doubt += 1
-            self._service_answered |= not isinstance(error, NotSentError)
-            raise
+        await self._intend(job)
+        response = await self._call(job)
         self._service_answered = True
         execution_id, request_id = response.execution_id, response.request_id
         self._events.started(job.key, job.request, execution_id, request_id, job.attempts, monotonic() - job.began)
@@ -223,15 +280,60 @@ class Submitter:
             request_id=request_id,
         )
 
+    async def _intend(self, job: Job) -> None:
+        """Have it written that the attempt comes, before its first byte goes; nothing goes once the submitter ended."""
+        if self._ended_by is not None:
+            raise self._stop_error()
+        job.attempts += 1
+        try:
+            await self._recording.intend(job)
+        except LedgerError as error:
+            job.attempts -= 1
+            self._stop(error)
+            raise self._stop_error() from error
+        if self.stopped_by is not None:  # meanwhile
+            self._recording.not_sent(job)
+            raise self._stop_error()
+
     async def _call(self, job: Job) -> StartBatchJobResponse:
-        """Send the request where no cancellation reaches it, but for the deadline that `__aexit__` sets."""
+        """Send the request and write the answer, where no cancellation reaches but the deadline that `stop` sets."""
+        response: StartBatchJobResponse | None = None
+        failure: CallError | None = None
         with anyio.CancelScope(shield=True) as scope:
             self._calls_under_way.add(scope)
             try:
-                return await self._client.start_batch_job(job.request)
+                try:
+                    response = await self._client.start_batch_job(job.request)
+                except CallError as error:
+                    failure = self._doubted(job, error)
+                await self._written(job, response, failure)
             finally:
                 self._calls_under_way.discard(scope)
-        raise CallCancelledError("the submitter was left before an answer came")
+        if response is not None:
+            return response
+        if failure is None:
+            failure = self._doubted(job, CallCancelledError("the submitter was left before an answer came"))
+            self._recording.failed(job, failure, again=False)
+        raise failure
+
+    def _doubted(self, job: Job, error: CallError) -> CallError:
+        """Keep in mind that a failed attempt may have started the job."""
+        if error.may_have_started:
+            job.in_doubt = error
+            job.sends_in_doubt += 1
+        self._service_answered |= not isinstance(error, NotSentError)
+        return error
+
+    async def _written(self, job: Job, response: StartBatchJobResponse | None, failure: CallError | None) -> None:
+        """Wait until an answer is in the ledger; where it cannot be written, nothing more is sent."""
+        try:
+            if response is not None:
+                await self._recording.started(job, response)
+            elif failure is not None:
+                again = self._verdict(job, failure) in {Verdict.RETRY, Verdict.STOP}
+                await self._recording.failed(job, failure, again=again)
+        except LedgerError as error:
+            self._stop(error)
 
     # What follows from a failure
 
@@ -246,42 +348,139 @@ class Submitter:
             return seconds >= self._policy.unreachable
         return seconds >= self._policy.patience
 
-    def _failed(self, job: Job, error: CallError) -> Outcome:
-        """End a job whose last attempt failed, and draw the consequence for the others."""
-        outcome = self._rejected(job, error) if job.in_doubt is None else self._unknown(job, job.in_doubt)
+    def _failed(self, job: Job, error: CallError) -> Outcome | None:
+        """End a job whose last attempt failed, or set it aside, and draw the consequence for the others."""
         decision = self._verdict(job, error)
         if decision is Verdict.CLOSE_APPLICATION:
             self._closed_applications[job.request.application_id] = error
             self._events.application_closed(job.request.application_id, error)
         elif decision is Verdict.STOP or isinstance(error, NotSentError):
-            self._events.stopped(error)
-            self._end(error)
-        return outcome
+            self._stop(error)
+        if job.in_doubt is not None:
+            return self._in_doubt(job, job.in_doubt)
+        return self._rejected(job, error)
 
-    def _end(self, cause: CallError) -> None:
+    def _in_doubt(self, job: Job, error: CallError) -> Outcome | None:
+        """Set a job aside until its execution is looked for, or leave it unknown."""
+        if self._doubts is None or self._ended_by is not None:
+            return self._unknown(job, error)
+        self._doubts.park(job)
+        return None
+
+    async def _decided(self, job: Job, decision: Decision) -> None:
+        """Go on with a job that was looked for."""
+        again = False
+        try:
+            with anyio.CancelScope(shield=True):  # what was found is written and told, then may anything end
+                again = await self._write_decision(job, decision)
+        except LedgerError as error:
+            self._stop(error)
+            self._interrupted(job)
+        following = job if again else self._leave_lane(job)
+        if following is not None:
+            try:
+                await self._queue.put(following)
+            except asyncio.CancelledError:
+                self._interrupted(following)
+                raise
+
+    async def _write_decision(self, job: Job, decision: Decision) -> bool:
+        """Have it written what was found, and end the job with it; tells whether it is to be sent again instead."""
+        error = job.in_doubt
+        assert error is not None  # noqa: S101 - only such jobs are looked for
+        match decision:
+            case Adopted():
+                await self._recording.adopted(job, decision.execution_id)
+                job.results.ended(self._adopted(job, decision.execution_id))
+            case NotStarted():
+                await self._recording.not_started(job)
+                job.in_doubt = None
+                if job.sends_in_doubt <= self._policy.resends:
+                    return True
+                job.results.ended(self._rejected(job, error))
+            case Ambiguous():
+                candidates = tuple(decision.candidates)
+                await self._recording.candidates(job, candidates)
+                job.results.ended(self._unknown(job, error, candidates))
+        return False
+
+    def _stop(self, cause: M2AsyncError) -> None:
+        if self._ended_by is None:
+            self._events.stopped(cause)
+            self._end(cause)
+
+    def _end(self, cause: M2AsyncError) -> None:
         """Send nothing more: cancel everything but the calls under way, and tell whoever waits."""
         if self._ended_by is not None or self._tasks is None:
             return
         self._ended_by = cause
         self._tasks.cancel_scope.cancel()
         self._empty_queue()
+        for job in [job for lane in (self._lanes or {}).values() for job in lane]:
+            job.results.stopped(self._stop_error())
+        if self._lanes is not None:
+            self._lanes.clear()
+        for job in self._doubts.take_all() if self._doubts is not None else ():
+            self._interrupted(job)
 
     def _empty_queue(self) -> None:
         while not self._queue.empty():
             job = self._queue.get_nowait()
             job.taken = True
-            job.results.stopped(self._stop_error())
+            self._interrupted(job)
 
     def _stop_error(self) -> SubmissionStoppedError:
         return SubmissionStoppedError(self._ended_by or NotSentError("the submitter was cancelled"))
+
+    # Exact mode: one lane for each application and job, with one of its jobs under way
+
+    def _enter_lane(self, job: Job) -> bool:
+        """Whether a job may go on now; else it waits in its lane."""
+        if self._lanes is None or job.reconciled:
+            return True
+        lane = (job.request.application_id, job.request.job)
+        if lane in self._lanes and not job.in_lane:
+            self._lanes[lane].append(job)
+            return False
+        self._lanes.setdefault(lane, deque())
+        job.in_lane = True
+        return True
+
+    def _leave_lane(self, job: Job) -> Job | None:
+        """Let the next job of the lane go on."""
+        if self._lanes is None:
+            return None
+        lane = (job.request.application_id, job.request.job)
+        waiting = self._lanes.get(lane)
+        if not waiting:
+            self._lanes.pop(lane, None)
+            return None
+        following = waiting.popleft()
+        following.in_lane = True
+        return following
 
     def _rejected(self, job: Job, error: CallError) -> Rejected:
         self._events.rejected(job.key, job.request, error, job.attempts, monotonic() - job.began)
         return Rejected(key=job.key, request=job.request, attempts=job.attempts, error=error)
 
-    def _unknown(self, job: Job, error: CallError) -> Unknown:
+    def _unknown(self, job: Job, error: CallError, candidates: tuple[str, ...] = ()) -> Unknown:
         self._events.unknown(job.key, job.request, error, job.attempts, monotonic() - job.began)
-        return Unknown(key=job.key, request=job.request, attempts=job.attempts, error=error)
+        return Unknown(key=job.key, request=job.request, attempts=job.attempts, error=error, candidates=candidates)
+
+    def _adopted(self, job: Job, execution_id: str) -> Started:
+        elapsed = monotonic() - job.began
+        self._events.started(job.key, job.request, execution_id, None, job.attempts, elapsed, adopted=True)
+        return Started(key=job.key, request=job.request, attempts=job.attempts, execution_id=execution_id, adopted=True)
+
+    async def _open_ledger(self, stack: contextlib.AsyncExitStack, given: str | PathLike[str] | Ledger) -> None:
+        ledger = given if isinstance(given, Ledger) else await stack.enter_async_context(open_ledger(given))
+        run = self._run if isinstance(self._run, Run) else await ledger.open_run(self._run)
+        if run is not self._run:
+            await stack.enter_async_context(run)
+        self._recording = Recording(run)
+        if self._on_unknown == "adopt":
+            lister = cast("ListsExecutions", self._client)
+            self._doubts = Doubts(lister, ledger, run.info.id, settle=self._settle, decided=self._decided)
 
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
         """Run the workers, and the feeders of `submit_many`, until `_end` cancels them."""
@@ -289,6 +488,8 @@ class Submitter:
             self._tasks = tasks
             for _ in range(self._concurrency):
                 tasks.start_soon(self._work)
+            if self._doubts is not None:
+                tasks.start_soon(self._doubts.run)
             task_status.started()
 
     def _spawn(self, feed: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -160,6 +160,13 @@ async def test_lists_follow_the_token_to_their_end(client: M2Client, endpoint: L
     assert [a async for a in client.list_applications(names=["Nobody"])] == []
 
 
+async def test_a_list_that_is_missing_is_not_an_empty_list() -> None:
+    async with scripted(answer(200, {})) as server, M2Client(**server.settings()) as client:
+        for items in (client.list_applications(), client.list_batch_job_executions(APPLICATION)):
+            with pytest.raises(UnreadableAnswerError):
+                await anext(items)
+
+
 async def test_an_execution_can_be_read_cancelled_and_asked_for_its_steps(client: M2Client) -> None:
     started = await client.start_batch_job(StartBatchJob(APPLICATION, FileJob("CARDFILE.jcl")))
     execution = await client.get_batch_job_execution(APPLICATION, started.execution_id)

@@ -20,6 +20,7 @@ DESIGNED = [
     "Rejected",
     "Unknown",
     "read_manifest",
+    "open_ledger",
     "ThrottlingException",
     "M2ServiceException",
 ]

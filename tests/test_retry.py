@@ -55,14 +55,15 @@ def said(code: str, status: int, **details: str) -> CallError:
 )
 def test_what_follows_from_each_failure(error: CallError, hold: Verdict, resend: Verdict) -> None:
     assert verdict(error, REQUEST, "hold") is hold
+    assert verdict(error, REQUEST, "adopt") is (Verdict.ADOPT if hold is Verdict.HOLD else hold)
     assert verdict(error, REQUEST, "resend") is resend
 
 
-@given(st.sampled_from([200, 302, 400, 403, 404, 409, 429, 500, 503]), st.sampled_from(["hold", "resend"]))
+@given(st.sampled_from([200, 302, 400, 403, 404, 409, 429, 500, 503]), st.sampled_from(["adopt", "hold"]))
 def test_what_may_have_started_is_never_sent_again_unasked(status: int, on_unknown: OnUnknown) -> None:
     error = said("Some", status)
-    if error.may_have_started and on_unknown == "hold":
-        assert verdict(error, REQUEST, on_unknown) is Verdict.HOLD
+    if error.may_have_started:
+        assert verdict(error, REQUEST, on_unknown) in {Verdict.HOLD, Verdict.ADOPT}
 
 
 def waits(error: CallError, attempt: int, policy: RetryPolicy) -> list[float]:

@@ -19,6 +19,34 @@ Region = Annotated[str | None, typer.Option("--region", help="AWS region; by def
 Profile = Annotated[str | None, typer.Option("--profile", help="AWS profile; by default as for the AWS CLI.")]
 EndpointUrl = Annotated[str | None, typer.Option("--endpoint-url", help="URL of another endpoint than AWS's.")]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="S", help="Seconds to wait for an answer.")]
+LedgerUrl = Annotated[
+    str | None, typer.Option("--ledger", metavar="URL", help="Ledger, a file; by default one in your state folder.")
+]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run: see m2async runs.")]
+Rate = Annotated[float | None, typer.Option("--rate", metavar="R", help="Calls a second at most; by default no limit.")]
+Burst = Annotated[
+    float | None, typer.Option("--burst", metavar="B", help="Calls that may go out at once; with --rate. [1]")
+]
+Concurrency = Annotated[
+    int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="Calls under way at once, at most.")
+]
+OnUnknown = Annotated[
+    Literal["adopt", "hold", "resend"],
+    typer.Option("--on-unknown", help="A job that may have started: look for it, report it, or risk it twice."),
+]
+Settle = Annotated[
+    float, typer.Option("--settle", metavar="S", min=0, help="Seconds until the service's list shows an execution.")
+]
+Exact = Annotated[
+    bool, typer.Option("--exact", metavar="", help="One unanswered start per job name: no doubt, but slower.")
+]
+JobOutput = Annotated[
+    Literal["table", "jsonl"], typer.Option("--output", help="How to print each job's outcome on stdout.")
+]
+LogFile = Annotated[
+    str | None, typer.Option("--log-file", metavar="F", help="Append one JSON line an event to this file.")
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", metavar="", help="No progress bar and no summary.")]
 Listing = Annotated[Literal["table", "json", "jsonl"], typer.Option("--output", help="How to print the list.")]
 
 
@@ -38,19 +66,16 @@ def submit(
         list[str] | None,
         typer.Option("--param", metavar="K=V", help="Job parameter for every row, over the row's own. Repeatable."),
     ] = None,
-    rate: Annotated[
-        float | None, typer.Option("--rate", metavar="R", help="Calls a second at most; by default no limit.")
+    rate: Rate = None,
+    burst: Burst = None,
+    concurrency: Concurrency = 64,
+    ledger: LedgerUrl = None,
+    run_name: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="Run in the ledger; by default the manifest's.")
     ] = None,
-    burst: Annotated[
-        float | None, typer.Option("--burst", metavar="B", help="Calls that may go out at once; with --rate. [1]")
-    ] = None,
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="Calls under way at once, at most.")
-    ] = 64,
-    on_unknown: Annotated[
-        Literal["hold", "resend"],
-        typer.Option("--on-unknown", help="A job that may have started: report it, or risk starting it twice."),
-    ] = "hold",
+    on_unknown: OnUnknown = "adopt",
+    settle: Settle = 5.0,
+    exact: Exact = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", metavar="", help="Print what would be sent, and send nothing.")
     ] = False,
@@ -67,15 +92,12 @@ def submit(
     region: Region = None,
     profile: Profile = None,
     timeout: Timeout = 60.0,
-    output: Annotated[
-        Literal["table", "jsonl"], typer.Option("--output", help="How to print each job's outcome on stdout.")
-    ] = "table",
-    log_file: Annotated[
-        str | None, typer.Option("--log-file", metavar="F", help="Append one JSON line an event to this file.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", metavar="", help="No progress bar and no summary.")] = False,
+    output: JobOutput = "table",
+    log_file: LogFile = None,
+    quiet: Quiet = False,
 ) -> None:
     """Start every job of a manifest."""
+    from m2async.cli.ledgers import Book
     from m2async.cli.manifests import parse_params
     from m2async.cli.output import BAD_INPUT, fail
     from m2async.cli.service import Rehearsal, Service
@@ -86,11 +108,89 @@ def submit(
         fail("--local-rate and --local-burst are the quota of --local, which is not given", BAD_INPUT)
     run(
         What(manifest, application, parse_params(param or [])),
-        Pace(rate, burst, concurrency, on_unknown),
+        Pace(rate, burst, concurrency, on_unknown, settle, exact),
         Service(endpoint_url, region, profile, timeout),
         Rehearsal(local_rate, local_burst) if local else None,
+        Book(ledger, run_name),
         Show(output, log_file, quiet, dry_run),
     )
+
+
+@app.command(epilog="Example: m2async resume nightly-1a2b3c4d --rate 20")
+def resume(
+    run_name: RunName,
+    rate: Rate = None,
+    burst: Burst = None,
+    concurrency: Concurrency = 64,
+    ledger: LedgerUrl = None,
+    on_unknown: OnUnknown = "adopt",
+    settle: Settle = 5.0,
+    exact: Exact = False,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: Profile = None,
+    timeout: Timeout = 60.0,
+    output: JobOutput = "table",
+    log_file: LogFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run from the ledger: start what was not started, and nothing twice."""
+    from m2async.cli.ledgers import Book
+    from m2async.cli.service import Service
+    from m2async.cli.submit import Pace, Show
+    from m2async.cli.submit import resume as run
+
+    run(
+        run_name,
+        Pace(rate, burst, concurrency, on_unknown, settle, exact),
+        Service(endpoint_url, region, profile, timeout),
+        Book(ledger, run_name),
+        Show(output, log_file, quiet, dry_run=False),
+    )
+
+
+@app.command(epilog="Example: m2async runs --output json")
+def runs(ledger: LedgerUrl = None, output: Listing = "table") -> None:
+    """List the runs of the ledger, with the number of jobs in each state."""
+    from m2async.cli import ledgers
+
+    ledgers.runs(ledger, output)
+
+
+@app.command(epilog="Example: m2async status nightly-1a2b3c4d")
+def status(run_name: RunName, ledger: LedgerUrl = None, output: Listing = "table") -> None:
+    """Show how far a run is, and each job that is rejected or unknown."""
+    from m2async.cli import ledgers
+
+    ledgers.status(ledger, run_name, output)
+
+
+@app.command(epilog="Example: m2async export nightly-1a2b3c4d --format csv")
+def export(
+    run_name: RunName,
+    ledger: LedgerUrl = None,
+    form: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="How to print the rows.")] = "csv",
+) -> None:
+    """Print every row of a run."""
+    from m2async.cli import ledgers
+
+    ledgers.export(ledger, run_name, form)
+
+
+@app.command(epilog="Example: m2async resolve nightly-1a2b3c4d --key POSTTRAN/20261123 --not-started")
+def resolve(
+    run_name: RunName,
+    key: Annotated[str, typer.Option("--key", metavar="K", help="The row's key.")],
+    started: Annotated[
+        str | None, typer.Option("--started", metavar="ID", help="It was started, as this execution.")
+    ] = None,
+    not_started: Annotated[bool, typer.Option("--not-started", metavar="", help="It was not started.")] = False,
+    ledger: LedgerUrl = None,
+) -> None:
+    """Say what became of an unknown job, where nobody else can tell."""
+    from m2async.cli import ledgers
+
+    ledgers.resolve(ledger, run_name, key, started, not_started=not_started)
 
 
 @app.command(

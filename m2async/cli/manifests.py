@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,25 @@ class Manifest:
             self._settings["name"] = path
             with Path(path).open("rb") as pipe:
                 self._copy = stack.enter_context(_copy(pipe))
+
+    @property
+    def name(self) -> str:
+        """What the ledger calls it."""
+        return "stdin" if self._path == "-" else str(Path(self._path).name)
+
+    def digest(self) -> str:
+        """What its content and the options over its rows come to: equal digests mean equal rows."""
+        digest = hashlib.sha256(repr(sorted(self._settings["params"].items())).encode())
+        digest.update(repr(self._settings["application_id"]).encode())
+        source = self._source()
+        with contextlib.nullcontext(source) if not isinstance(source, str) else Path(source).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def run_name(self) -> str:
+        """The name of its run where none is given: its own, and the beginning of its digest."""
+        return f"{Path(self.name).stem}-{self.digest()[:8]}"
 
     def check(self) -> ManifestSummary:
         """Check the whole manifest; show every problem and end the command if there are any."""

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Literal
 
 from m2async.cli.output import emit, emit_json, say, table_line
-from m2async.errors import CallError
+from m2async.errors import M2AsyncError
 from m2async.jobs import StartBatchJob
 from m2async.manifest import ManifestSummary
 from m2async.outcomes import Outcome, Rejected, Started, Unknown
@@ -19,11 +19,11 @@ _KEY_WIDTH, _JOB_WIDTH = 28, 12  # at most, on a terminal of 80 columns, beside 
 class OutcomeLines:
     """Prints outcomes as a table or as lines of JSON, and counts them by state."""
 
-    def __init__(self, form: Literal["table", "jsonl"], manifest: ManifestSummary) -> None:
+    def __init__(self, form: Literal["table", "jsonl"], manifest: ManifestSummary | None) -> None:
         self.counts: Counter[str] = Counter()
         self._json = form == "jsonl"
-        self._rows = manifest.rows
-        key, job = max(3, manifest.key_width), max(3, manifest.job_width)
+        self.rows = 0 if manifest is None else manifest.rows
+        key, job = (24, 16) if manifest is None else (max(3, manifest.key_width), max(3, manifest.job_width))
         if sys.stdout.isatty():
             key, job = min(key, _KEY_WIDTH), min(job, _JOB_WIDTH)
         self._widths = (key, job, 8)
@@ -37,10 +37,11 @@ class OutcomeLines:
         else:
             emit(f"{table_line([key], self._widths[:1])}  POST {request.path}  {request.body().decode()}")
 
-    def outcome(self, outcome: Outcome) -> None:
-        """Print how a job ended."""
+    def outcome(self, outcome: Outcome, *, before: bool = False) -> None:
+        """Print how a job ended, now or in an earlier process."""
         self.counts[outcome.state] += 1
-        self.counts["sent again"] += max(0, outcome.attempts - 1)
+        if not before:
+            self.counts["sent again"] += max(0, outcome.attempts - 1)
         if self._json:
             emit_json(outcome.to_line())
             return
@@ -49,7 +50,7 @@ class OutcomeLines:
             self._row("KEY", "JOB", "STATE", "EXECUTION ID")
         self._row(outcome.key, outcome.request.job.name, outcome.state, _ended_in(outcome))
 
-    def not_sent(self, key: str, request: StartBatchJob, cause: CallError) -> None:
+    def not_sent(self, key: str, request: StartBatchJob, cause: M2AsyncError) -> None:
         """Print that the run stopped before a job; a table leaves it to the summary."""
         if self._json:
             self.outcome(Rejected(key=key, request=request, attempts=0, error=cause))
@@ -58,7 +59,7 @@ class OutcomeLines:
 
     def summary(self, seconds: float) -> None:
         """Say how the run went."""
-        parts = [f"{self.counts['started']:,} of {self._rows:,} jobs started in {seconds:,.1f} s"]
+        parts = [f"{self.counts['started']:,} of {self.rows:,} jobs started in {seconds:,.1f} s"]
         parts += [
             f"{self.counts[what]:,} {what}"
             for what in ("rejected", "unknown", "skipped", "sent again")
@@ -66,7 +67,7 @@ class OutcomeLines:
         ]
         say("; ".join(parts))
         if self.counts["unknown"]:
-            say("An unknown job may be running: look for its execution before you start it again.")
+            say("An unknown job may be running: look for its execution before you start it again (m2async resolve).")
 
     def _row(self, key: str, job: str, state: str, ended_in: str) -> None:
         cells = table_line((key, job, state, ended_in), (*self._widths, max(_EXECUTION_ID_WIDTH, len(ended_in))))

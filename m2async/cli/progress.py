@@ -14,8 +14,7 @@ from rich.console import Console
 class Progress:
     """How many of the jobs have ended, how fast, and how long the rest will take."""
 
-    def __init__(self, total: int, *, hidden: bool) -> None:
-        self.hidden = hidden
+    def __init__(self, *, hidden: bool) -> None:
         self._bar = progress.Progress(
             progress.BarColumn(bar_width=None),
             progress.MofNCompleteColumn(),
@@ -29,11 +28,15 @@ class Progress:
             redirect_stderr=True,
             expand=True,
         )
-        self._task = self._bar.add_task("", total=total, rate="", trouble="")
+        self._task = self._bar.add_task("", total=None, rate="", trouble="")
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
+
+    def start(self, total: int) -> None:
+        """Show the bar."""
+        self._bar.update(self._task, total=total)
+        self._bar.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

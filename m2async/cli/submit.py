@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Literal, NamedTuple
 
 import typer
 from structlog.typing import FilteringBoundLogger
 
+from m2async.cli.ledgers import Book, default_ledger
 from m2async.cli.log_file import open_log
-from m2async.cli.manifests import Manifest, show_problems
+from m2async.cli.manifests import Manifest
 from m2async.cli.outcomes import OutcomeLines
 from m2async.cli.output import BAD_INPUT, STOPPED, fail, say
 from m2async.cli.progress import Progress
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Rehearsal, Service
-from m2async.errors import CallError, ConfigurationError, CredentialsError, ManifestError, SubmissionStoppedError
+from m2async.errors import ConfigurationError, CredentialsError, M2AsyncError, SubmissionStoppedError
 from m2async.jobs import StartBatchJob
+from m2async.ledger import (
+    Ledger,
+    LedgerAddressError,
+    LedgerError,
+    LedgerRow,
+    ManifestChangedError,
+    RowState,
+    Run,
+    RunNotFoundError,
+    open_ledger,
+)
 from m2async.local import DEFAULT_APPLICATION_ID
 from m2async.manifest import ManifestRow, ManifestSummary
+from m2async.outcomes import Outcome
 from m2async.pacing import TokenBucket
+from m2async.recording import outcome_of
 from m2async.retry import OnUnknown
 from m2async.submitter import Submitter
 
@@ -41,6 +55,8 @@ class Pace(NamedTuple):
     burst: float | None
     concurrency: int
     on_unknown: OnUnknown
+    settle: float
+    exact: bool
 
 
 class Show(NamedTuple):
@@ -52,35 +68,61 @@ class Show(NamedTuple):
     dry_run: bool
 
 
-def submit(what: What, pace: Pace, service: Service, rehearsal: Rehearsal | None, show: Show) -> None:
+def submit(what: What, pace: Pace, service: Service, rehearsal: Rehearsal | None, book: Book, show: Show) -> None:
     """Check everything before anything is sent; exits with a code of the command's contract."""
     _check(pace, service, rehearsal)
     application = what.application or (DEFAULT_APPLICATION_ID if rehearsal else None)
     with contextlib.ExitStack() as stack:
         manifest = Manifest(stack, what.manifest, application, what.params)
         summary = manifest.check()
-        lines = OutcomeLines(show.output, summary)
         if show.dry_run:
+            lines = OutcomeLines(show.output, summary)
             for key, request in manifest.rows():
                 lines.request(key, request)
             say(f"{summary.rows:,} jobs would be started; nothing was sent")
             return
+        planned = Planned(book.run or manifest.run_name(), manifest.name, manifest.digest(), manifest.rows, summary)
+        ledger = book.url or ("memory:" if rehearsal else default_ledger())
+        _go(ledger, planned, pace, service, rehearsal, show)
+
+
+def resume(run_name: str, pace: Pace, service: Service, book: Book, show: Show) -> None:
+    """Go on with a run from the ledger alone."""
+    _check(pace, service, None)
+    _go(book.url or default_ledger(), Planned(run_name), pace, service, None, show)
+
+
+class Planned(NamedTuple):
+    """A run, and its rows where they come from a manifest."""
+
+    name: str
+    manifest: str | None = None
+    digest: str | None = None
+    rows: Callable[[], Iterator[ManifestRow]] | None = None
+    summary: ManifestSummary | None = None
+
+
+def _go(ledger: str, planned: Planned, pace: Pace, service: Service, rehearsal: Rehearsal | None, show: Show) -> None:
+    with contextlib.ExitStack() as stack:
         log = stack.enter_context(open_log(show.log_file)) if show.log_file else None
-        progress = stack.enter_context(Progress(summary.rows, hidden=show.quiet))
-        submission = _Submission(manifest.rows(), summary, lines, progress)
+        progress = stack.enter_context(Progress(hidden=show.quiet))
+        submission = _Submission(planned, show, progress)
         began = time.monotonic()
         try:
-            code = run(lambda signals: submission.run(signals, pace, service, rehearsal, log))
-        except ConfigurationError as exc:
+            code = run(lambda signals: submission.run(signals, ledger, pace, service, rehearsal, log))
+        except (ConfigurationError, ManifestChangedError, LedgerAddressError, RunNotFoundError) as exc:
             progress.stop()
             fail(str(exc), BAD_INPUT)
         except CredentialsError as exc:
             progress.stop()
             fail(f"no credentials: {exc}", STOPPED)
+        except LedgerError as exc:
+            progress.stop()
+            fail(str(exc), STOPPED)
         finally:
             progress.stop()
-            if lines.counts and not show.quiet:
-                lines.summary(time.monotonic() - began)
+            if submission.lines.counts and not show.quiet:
+                submission.lines.summary(time.monotonic() - began)
     raise typer.Exit(code)
 
 
@@ -101,20 +143,20 @@ def _check(pace: Pace, service: Service, rehearsal: Rehearsal | None) -> None:
 
 
 class _Submission:
-    """One run: rows in, outcomes out, an exit code at its end."""
+    """One run of the command: rows in, outcomes out, an exit code at its end."""
 
-    def __init__(
-        self, rows: Iterator[ManifestRow], summary: ManifestSummary, lines: OutcomeLines, progress: Progress
-    ) -> None:
-        self._rows = rows
-        self._summary = summary
-        self._lines = lines
+    def __init__(self, planned: Planned, show: Show, progress: Progress) -> None:
+        self.lines = OutcomeLines(show.output, planned.summary)
+        self._planned = planned
+        self._show = show
         self._progress = progress
         self._open: dict[str, StartBatchJob] = {}  # rows that were read and have not ended
+        self._last_read = 0
 
     async def run(
         self,
         signals: Signals,
+        ledger_url: str,
         pace: Pace,
         service: Service,
         rehearsal: Rehearsal | None,
@@ -123,43 +165,73 @@ class _Submission:
         """Submit every row; SIGINT and SIGTERM end the intake, and leave calls under way their grace."""
         signals.on_second = self._progress.stop
         async with contextlib.AsyncExitStack() as stack:
-            settings = await rehearsal.settings(stack, self._summary.applications) if rehearsal else {}
-            client = service.client(max_connections=pace.concurrency, **settings)
-            submitter = Submitter(await stack.enter_async_context(client), **pace._asdict(), logger=log)
+            applications = self._planned.summary.applications if self._planned.summary else ()
+            settings = await rehearsal.settings(stack, applications) if rehearsal else {}
+            client = await stack.enter_async_context(service.client(max_connections=pace.concurrency, **settings))
+            ledger = await stack.enter_async_context(open_ledger(ledger_url))
+            run = await self._open_run(stack, ledger)
+            self.lines.rows = run.info.rows
+            self._progress.start(run.info.rows)
+            await self._show_what_was_started_before(run)
+            submitter = Submitter(client, ledger=ledger, run=run, **pace._asdict(), logger=log)
             await stack.enter_async_context(submitter)
             signals.on_first = lambda: self._interrupt(submitter)
             try:
-                async for outcome in submitter.submit_many(self._noting()):
-                    del self._open[outcome.key]
-                    self._lines.outcome(outcome)
-                    self._progress.advance(self._lines.counts)
+                async for outcome in submitter.submit_many(self._noting(run.rows(*_NOT_STARTED))):
+                    self._open.pop(outcome.key, None)
+                    self._show_outcome(outcome)
             except SubmissionStoppedError:
                 pass  # said below, as it is where the last job was the one that stopped the run
-            except ManifestError as exc:  # it was sound when it was checked
-                show_problems(exc)
-                return STOPPED
             if submitter.stopped_by is not None:
-                self._stopped(submitter.stopped_by)
+                await self._stopped(submitter.stopped_by, run)
                 return STOPPED
-        counts = self._lines.counts
+        counts = self.lines.counts
         if counts["skipped"]:
             return STOPPED
         return 1 if counts["rejected"] or counts["unknown"] else 0
+
+    async def _open_run(self, stack: contextlib.AsyncExitStack, ledger: Ledger) -> Run:
+        planned = self._planned
+        if planned.rows is None:
+            await ledger.run(planned.name)  # resume makes no run
+        run = await ledger.open_run(planned.name, manifest=planned.manifest, digest=planned.digest)
+        await stack.enter_async_context(run)
+        if planned.rows is not None:
+            await run.plan(planned.rows())
+        return run
+
+    async def _show_what_was_started_before(self, run: Run) -> None:
+        async for row in run.rows(RowState.STARTED):
+            self._show_outcome(outcome_of(row), before=True)
+        if self.lines.counts["started"] and not self._show.quiet:
+            left = run.info.rows - self.lines.counts["started"]
+            say(
+                f"run {run.info.name}: {self.lines.counts['started']:,} jobs were started before, {left:,} are left; "
+                "another --run NAME starts them all again"
+            )
+
+    def _show_outcome(self, outcome: Outcome, *, before: bool = False) -> None:
+        self.lines.outcome(outcome, before=before)
+        self._progress.advance(self.lines.counts)
 
     def _interrupt(self, submitter: Submitter) -> None:
         say("m2async: interrupted: waiting for the calls under way; once more to leave at once")
         submitter.stop("interrupted")
 
-    def _noting(self) -> Iterator[ManifestRow]:
-        for row in self._rows:
+    async def _noting(self, rows: AsyncIterator[LedgerRow]) -> AsyncIterator[LedgerRow]:
+        async for row in rows:
             self._open[row.key] = row.request
+            self._last_read = row.number
             yield row
 
-    def _stopped(self, cause: CallError) -> None:
+    async def _stopped(self, cause: M2AsyncError, run: Run) -> None:
         """Say why, and which jobs were not sent: those read before the stop, and those still to be read."""
         self._progress.stop()
         say(f"m2async: stopped: {cause.code}: {cause.message}")
         for key, request in self._open.items():
-            self._lines.not_sent(key, request, cause)
-        for key, request in self._rows:
-            self._lines.not_sent(key, request, cause)
+            self.lines.not_sent(key, request, cause)
+        async for row in run.rows(*_NOT_STARTED, after=self._last_read):
+            self.lines.not_sent(row.key, row.request, cause)
+
+
+_NOT_STARTED = (RowState.PENDING, RowState.REJECTED, RowState.UNKNOWN)

@@ -100,7 +100,10 @@ async def test_local_takes_definitions_faults_and_a_quota(tmp_path: Path) -> Non
     async with served(*options) as (url, _):
         jobs = await m2async("jobs", "--output", "jsonl", url=url)
         assert len(jobs.lines) == 46
-        ended = await m2async("submit", EXAMPLES / "carddemo.csv", "-a", jobs.lines[0]["application_id"], url=url)
+        hold = ["--on-unknown", "hold"]
+        ended = await m2async(
+            "submit", EXAMPLES / "carddemo.csv", "-a", jobs.lines[0]["application_id"], *hold, url=url
+        )
         assert ended.code == 1
         assert "46 unknown" in ended.err
 

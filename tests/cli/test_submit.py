@@ -218,13 +218,15 @@ async def test_a_rejected_job_is_exit_code_1_and_the_rest_go_on(tmp_path: Path, 
 
 async def test_a_job_that_may_have_started_is_exit_code_1_and_says_what_to_do(tmp_path: Path) -> None:
     async with scripted(error(500, "InternalServerException"), started()) as server:
-        ended = await m2async("submit", manifest(tmp_path), "--concurrency", "1", url=server.url)
+        options = ["--concurrency", "1", "--on-unknown", "hold"]
+        ended = await m2async("submit", manifest(tmp_path), *options, url=server.url)
         assert ended.code == 1
         assert len(server.requests) == 3
     assert re.search(r"row-0 +POSTTRAN +unknown +InternalServerException: InternalServerException said", ended.out)
     assert "look for its execution before you start it again" in ended.err
     async with scripted(error(500, "InternalServerException"), started()) as server:
-        ended = await m2async("submit", manifest(tmp_path), "--on-unknown", "resend", url=server.url)
+        options = ["--on-unknown", "resend", "--run", "another"]
+        ended = await m2async("submit", manifest(tmp_path), *options, url=server.url)
         assert ended.code == 0
         assert len(server.requests) == 4
     assert "1 sent again" in ended.err

@@ -1,0 +1,165 @@
+"""`m2async runs`, `status`, `export` and `resolve`: what the ledger knows, and the operator's word on it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from m2async.cli.listings import Form
+from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_json, emit_list, fail, say
+from m2async.cli.running import Signals, run
+from m2async.ledger import (
+    ExecutionClaimedError,
+    IllegalTransitionError,
+    Ledger,
+    LedgerAddressError,
+    LedgerError,
+    LedgerRow,
+    RowNotFoundError,
+    RowState,
+    RunNotFoundError,
+    open_ledger,
+)
+from m2async.recording import outcome_of
+
+T = TypeVar("T")
+_FIELDS = (
+    "key",
+    "application_id",
+    "job",
+    "state",
+    "execution_id",
+    "attempts",
+    "adopted",
+    "error_code",
+    "error_message",
+)
+
+
+class Book(NamedTuple):
+    """Which ledger and which run; by default the user's own ledger, and the manifest's run."""
+
+    url: str | None
+    run: str | None
+
+
+def default_ledger() -> str:
+    """The ledger where none is named: in the user's folder for program state, which is made if it is not there.
+
+    Source of the place: XDG Base Directory Specification.
+    """
+    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "m2async"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return str(folder / "ledger.db")
+
+
+def runs(url: str | None, form: Form) -> None:
+    """List the runs, with their rows by state."""
+
+    async def read(ledger: Ledger) -> list[dict[str, Any]]:
+        return [
+            {"run": summary.info.name, **{state.label: summary.counts[state] for state in RowState}}
+            for summary in await ledger.runs()
+        ]
+
+    emit_list(_with_ledger(url, read), ("run", *(state.label for state in RowState)), form)
+
+
+def status(url: str | None, run_name: str, form: Form) -> None:
+    """Show how far a run is, and every row that is rejected or unknown."""
+
+    async def read(ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        view = await ledger.run(run_name)
+        counts = await view.counts()
+        troubles = [line(row) async for row in view.rows(RowState.INTENT, RowState.UNKNOWN, RowState.REJECTED)]
+        return {"run": run_name, **{state.label: counts[state] for state in RowState}}, troubles
+
+    summary, troubles = _with_ledger(url, read)
+    if form == "table":
+        emit_list([summary], tuple(summary), form)
+        if troubles:
+            emit("")
+            shown = [
+                {
+                    **trouble,
+                    "error": (trouble["error"] or {}).get("code"),
+                    "candidates": " ".join(trouble["candidates"]),
+                }
+                for trouble in troubles
+            ]
+            emit_list(shown, ("key", "job", "state", "attempts", "error", "candidates"), form)
+    else:
+        emit_list([{**summary, "rows": troubles}], tuple(summary), form)
+
+
+def export(url: str | None, run_name: str, form: Literal["csv", "jsonl"]) -> None:
+    """Print every row of a run, with the fields of a line of `submit`."""
+
+    async def write(ledger: Ledger) -> None:
+        if form == "csv":
+            emit(_csv_line(_FIELDS))
+        async for row in (await ledger.run(run_name)).rows():
+            fields = line(row)
+            if form == "jsonl":
+                del fields["candidates"]
+                emit_json(fields)
+            else:
+                error = fields["error"] or {}
+                fields |= {"error_code": error.get("code"), "error_message": error.get("message")}
+                emit(_csv_line(["" if fields[name] is None else fields[name] for name in _FIELDS]))
+
+    _with_ledger(url, write)
+
+
+def resolve(url: str | None, run_name: str, key: str, started: str | None, *, not_started: bool) -> None:
+    """Take the operator's word for what became of an unknown row."""
+    if (started is None) is not not_started:
+        fail("give either --started EXECUTION_ID or --not-started", BAD_INPUT)
+
+    async def write(ledger: Ledger) -> LedgerRow:
+        await ledger.run(run_name)  # a run that does not exist is not made
+        async with await ledger.open_run(run_name) as opened:
+            row = await opened.row(key)
+            if started is not None:
+                await opened.claim(row.number, row.attempts, started, "an operator's word", inferred=False)
+            else:
+                await opened.not_started(row.number, row.attempts, "an operator's word")
+            return await opened.row(key)
+
+    row = _with_ledger(url, write)
+    say(f"{key} is {row.state.label}" + (f" as {row.execution_id}" if row.execution_id else ""))
+
+
+def line(row: LedgerRow) -> dict[str, Any]:
+    """The fields of a row, as `submit` prints them; a row that was not sent yet is pending."""
+    fields = outcome_of(row).to_line()
+    fields["state"] = row.state.label
+    if row.error_code is None:
+        fields["error"] = None
+    fields["candidates"] = list(row.candidates)
+    return fields
+
+
+def _with_ledger(url: str | None, use: Callable[[Ledger], Awaitable[T]]) -> T:
+    async def using(_: Signals) -> T:
+        async with open_ledger(url or default_ledger()) as ledger:
+            return await use(ledger)
+
+    try:
+        return run(using)
+    except (LedgerAddressError, RunNotFoundError, RowNotFoundError) as exc:
+        fail(str(exc), BAD_INPUT)
+    except (IllegalTransitionError, ExecutionClaimedError) as exc:
+        fail(str(exc), BAD_INPUT)
+    except LedgerError as exc:
+        fail(str(exc), STOPPED)
+
+
+def _csv_line(cells: Any) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow(cells)
+    return buffer.getvalue()

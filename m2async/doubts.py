@@ -1,0 +1,96 @@
+"""Jobs whose answer was lost, set aside until the service's list of executions can say what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
+from time import time
+
+import anyio
+
+from m2async.adopt import Ambiguous, Decision, Margins
+from m2async.errors import CallError
+from m2async.intake import Job
+from m2async.ledger import Ledger
+from m2async.reconcile import ListsExecutions, reconcile
+
+_ROUNDS = 4
+"""How often a job is looked for: what is still in flight elsewhere may, once answered, make it clear."""
+
+
+class Doubts:
+    """Looks for jobs a settling delay after their attempt, those of one application together.
+
+    `settle` is in seconds. Each job comes to `decided` once, with what was found; the last `Ambiguous` stands.
+    """
+
+    def __init__(
+        self,
+        client: ListsExecutions,
+        ledger: Ledger,
+        run_id: int,
+        *,
+        settle: float,
+        decided: Callable[[Job, Decision], Awaitable[None]],
+        clock: Callable[[], float] = time,
+    ) -> None:
+        self._client = client
+        self._ledger = ledger
+        self._run_id = run_id
+        self._settle = settle
+        self._margins = Margins(late=settle)
+        self._decided = decided
+        self._clock = clock
+        self._parked: deque[tuple[float, Job]] = deque()  # with the time from when on each can be decided
+        self._arrived = asyncio.Event()
+
+    def park(self, job: Job) -> None:
+        """Set a job aside whose attempt has just ended, or had ended before this process began."""
+        self._parked.append((self._clock() + self._settle, job))
+        self._arrived.set()
+
+    def take_all(self) -> list[Job]:
+        """Give back the jobs that are set aside: they are not looked for any more."""
+        jobs = [job for _, job in self._parked]
+        self._parked.clear()
+        return jobs
+
+    async def run(self) -> None:
+        """Decide jobs as they become due, until cancelled."""
+        while True:
+            while not self._parked:
+                self._arrived.clear()
+                await self._arrived.wait()
+            due, _ = self._parked[0]
+            await anyio.sleep(max(0.0, due - self._clock()))
+            jobs_of: dict[str, list[Job]] = defaultdict(list)
+            for due, job in self._parked:
+                if due > self._clock():
+                    break
+                jobs_of[job.request.application_id].append(job)
+            for application_id, jobs in jobs_of.items():
+                await self._decide(application_id, jobs)
+
+    async def _decide(self, application_id: str, jobs: list[Job]) -> None:
+        """Look for the jobs of one application; what cannot be told yet is set aside once more."""
+        rows = {(self._run_id, job.row.number): job for job in jobs if job.row is not None}
+        try:
+            decisions = await reconcile(
+                self._client,
+                self._ledger,
+                application_id,
+                settled_before=self._clock() - self._settle,
+                margins=self._margins,
+                wanted=rows.keys(),
+            )
+        except CallError:  # such as a throttled list: the next round asks again
+            decisions = {}
+        for row, job in rows.items():
+            job.reconciled += 1
+            decision = decisions.get(row, Ambiguous((), surely_started=False))
+            self._parked = deque(entry for entry in self._parked if entry[1] is not job)
+            if isinstance(decision, Ambiguous) and job.reconciled < _ROUNDS:
+                self.park(job)
+            else:
+                await self._decided(job, decision)
