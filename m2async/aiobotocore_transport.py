@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 from botocore import exceptions as botocore_exceptions
 
-from m2async.answers import Answer, parse_retry_after
+from m2async.answers import Answer, parse_date, parse_retry_after
 from m2async.aws import CREDENTIALS_ERRORS, Aws, sentence
 from m2async.errors import (
     AnswerTimeoutError,
@@ -75,7 +75,8 @@ class AiobotocoreTransport:
         except Exception as exc:
             # The request may have been sent, so no exception may pass without saying so.
             raise UnreadableAnswerError(f"the answer cannot be read: {sentence(exc)}") from exc
-        return Answer(answer, answer["ResponseMetadata"].get("RequestId"))
+        metadata: Mapping[str, Any] = answer["ResponseMetadata"]
+        return Answer(answer, metadata.get("RequestId"), parse_date(metadata.get("HTTPHeaders", {}).get("date")))
 
     async def aclose(self) -> None:
         """Do nothing: the connections are the client's, which is closed by who opened it."""

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 
 class Answer(NamedTuple):
-    """A successful answer: its members as the service names them, and the request id."""
+    """A successful answer: its members as the service names them, the request id, and the server's time."""
 
     members: Mapping[str, Any]
     request_id: str | None
+    date: datetime | None = None
 
 
 def parse_date(value: str | None) -> datetime | None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapp
 from contextlib import AsyncExitStack
 from datetime import datetime
 from ipaddress import ip_address
+from time import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
@@ -104,6 +105,7 @@ class M2Client:
         self._plain_http_to = frozenset(plain_http_to)
         self._middlewares: list[Middleware] = []
         self._opened: AsyncExitStack | None = None
+        self._clock_offset: float | None = None
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -139,6 +141,14 @@ class M2Client:
         """The region that was resolved; the client must be open."""
         self._check_open()
         return self._aws.region_name
+
+    @property
+    def clock_offset(self) -> float | None:
+        """How far the service's clock is ahead of the local one, in seconds, give or take one.
+
+        Read off the `Date` of the last answer to a call other than StartBatchJob; None before there was one.
+        """
+        return self._clock_offset
 
     def start_batch_job(self, request: StartBatchJob) -> Coroutine[Any, Any, StartBatchJobResponse]:
         """Start a batch job (StartBatchJob): to be awaited."""
@@ -247,7 +257,10 @@ class M2Client:
             if member in members:
                 check_identifier(field, members[member])
         self._check_open()
-        return await self._transport.call(operation, members)
+        answer = await self._transport.call(operation, members)
+        if answer.date is not None:
+            self._clock_offset = answer.date.timestamp() + 0.5 - time()  # the header has whole seconds
+        return answer
 
     def _wrap(self, middleware: Middleware) -> None:
         call_next = self._start

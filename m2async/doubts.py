@@ -12,8 +12,12 @@ import anyio
 from m2async.adopt import Ambiguous, Decision, Margins
 from m2async.errors import CallError
 from m2async.intake import Job
+from m2async.jobs import Job as BatchJob
 from m2async.ledger import Ledger
 from m2async.reconcile import ListsExecutions, reconcile
+
+_ECHOES = 1_000
+"""How many executions whose job is known are kept to compare the list with."""
 
 _ROUNDS = 4
 """How often a job is looked for: what is still in flight elsewhere may, once answered, make it clear."""
@@ -44,6 +48,13 @@ class Doubts:
         self._clock = clock
         self._parked: deque[tuple[float, Job]] = deque()  # with the time from when on each can be decided
         self._arrived = asyncio.Event()
+        self._echoes: dict[str, BatchJob] = {}  # some executions, and as what they were started
+
+    def started(self, execution_id: str, job: BatchJob) -> None:
+        """Take note of an execution whose job is known: the list is compared with it."""
+        self._echoes[execution_id] = job
+        if len(self._echoes) > _ECHOES:
+            del self._echoes[next(iter(self._echoes))]
 
     def park(self, job: Job) -> None:
         """Set a job aside whose attempt has just ended, or had ended before this process began."""
@@ -83,6 +94,7 @@ class Doubts:
                 settled_before=self._clock() - self._settle,
                 margins=self._margins,
                 wanted=rows.keys(),
+                echoes=self._echoes,
             )
         except CallError:  # such as a throttled list: the next round asks again
             decisions = {}

@@ -271,6 +271,8 @@ class Submitter:
         response = await self._call(job)
         self._service_answered = True
         execution_id, request_id = response.execution_id, response.request_id
+        if self._doubts is not None:
+            self._doubts.started(execution_id, job.request.job)
         self._events.started(job.key, job.request, execution_id, request_id, job.attempts, monotonic() - job.began)
         return Started(
             key=job.key,

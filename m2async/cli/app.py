@@ -177,6 +177,24 @@ def export(
     ledgers.export(ledger, run_name, form)
 
 
+@app.command(epilog="Example: m2async reconcile nightly-1a2b3c4d")
+def reconcile(
+    run_name: RunName,
+    ledger: LedgerUrl = None,
+    settle: Settle = 5.0,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: Profile = None,
+    timeout: Timeout = 60.0,
+    output: Listing = "table",
+) -> None:
+    """Look for the executions of a run's unknown jobs; nothing is sent."""
+    from m2async.cli.reconcile import reconcile as command
+    from m2async.cli.service import Service
+
+    command(run_name, Service(endpoint_url, region, profile, timeout), ledger, settle, output)
+
+
 @app.command(epilog="Example: m2async resolve nightly-1a2b3c4d --key POSTTRAN/20261123 --not-started")
 def resolve(
     run_name: RunName,

@@ -1,0 +1,72 @@
+"""`m2async reconcile`: find out what became of a run's unknown jobs, and send nothing."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+
+import typer
+
+from m2async.adopt import Adopted, Ambiguous, Margins, NotStarted
+from m2async.cli.ledgers import default_ledger, line
+from m2async.cli.listings import Form
+from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
+from m2async.cli.running import Signals, run
+from m2async.cli.service import Service
+from m2async.errors import ConfigurationError, M2AsyncError
+from m2async.ledger import LedgerAddressError, LedgerRow, RowState, Run, RunNotFoundError, open_ledger
+from m2async.reconcile import reconcile as decide
+
+_COLUMNS = ("key", "application_id", "job", "state", "execution_id", "candidates")
+
+
+def reconcile(run_name: str, service: Service, url: str | None, settle: float, form: Form) -> None:
+    """Look for every unknown row's execution, write down what is found, and list the rows."""
+
+    async def work(_: Signals) -> list[LedgerRow]:
+        async with open_ledger(url or default_ledger()) as ledger:
+            await ledger.run(run_name)  # a run that does not exist is not made
+            async with await ledger.open_run(run_name) as opened, service.client() as client:
+                unknown = [row async for row in opened.rows(RowState.UNKNOWN)]
+                of_application: dict[str, list[LedgerRow]] = defaultdict(list)
+                for row in unknown:
+                    of_application[row.request.application_id].append(row)
+                for application_id, rows in of_application.items():
+                    by_id = {(opened.info.id, row.number): row for row in rows}
+                    decisions = await decide(
+                        client,
+                        ledger,
+                        application_id,
+                        settled_before=time.time() - settle,
+                        margins=Margins(late=settle),
+                        wanted=by_id.keys(),
+                        echoes={},
+                    )
+                    for row_id, decision in decisions.items():
+                        await _write(opened, by_id[row_id], decision)
+                return [await opened.row(row.key) for row in unknown]
+
+    try:
+        rows = run(work)
+    except (ConfigurationError, LedgerAddressError, RunNotFoundError) as exc:
+        fail(str(exc), BAD_INPUT)
+    except M2AsyncError as exc:
+        fail(str(exc), STOPPED)
+    shown = [line(row) for row in rows]
+    if form == "table":
+        shown = [fields | {"candidates": " ".join(fields["candidates"])} for fields in shown]
+    emit_list(shown, _COLUMNS, form)
+    left = sum(row.state is RowState.UNKNOWN for row in rows)
+    say(f"{len(rows):,} jobs were unknown, {left:,} still are; jobs that are pending now are started by m2async resume")
+    raise typer.Exit(1 if left else 0)
+
+
+async def _write(opened: Run, row: LedgerRow, decision: Adopted | NotStarted | Ambiguous) -> None:
+    match decision:
+        case Adopted():
+            note = "its one match among the executions"
+            await opened.claim(row.number, row.attempts, decision.execution_id, note)
+        case NotStarted():
+            await opened.not_started(row.number, row.attempts, "no execution can be its own")
+        case Ambiguous():
+            await opened.candidates(row.number, tuple(decision.candidates))
