@@ -25,6 +25,7 @@ FOLLOWS = {
     Verdict.CLOSE_APPLICATION: "send nothing more to this application",
     Verdict.STOP: "Stop the run",
     Verdict.HOLD: "Report it as unknown",
+    Verdict.ADOPT: "Look for its execution",
 }
 
 
@@ -57,6 +58,7 @@ def test_every_exception_of_a_call_without_an_answer_is_in_the_table() -> None:
         started, follows = rows["Timeout, lost connection, unreadable answer"]
         assert started == "unknown"
         assert FOLLOWS[verdict(kind("x"), request, "hold")] in follows
+        assert FOLLOWS[verdict(kind("x"), request, "adopt")] in follows
         assert FOLLOWS[verdict(kind("x"), request, "resend")] in follows
     started, follows = rows["No connection"]
     assert started == "no"
@@ -71,7 +73,10 @@ async def test_every_option_of_the_shown_commands_exists(line: str) -> None:
         assert re.search(rf"(?<!\S){option}\b", shown.stdout.decode()), option
 
 
-async def test_the_example_of_the_library_runs(endpoint: LocalEndpoint) -> None:
+async def test_the_example_of_the_library_runs(
+    endpoint: LocalEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     program = README.partition("```python\n")[2].partition("```")[0]
     program = program.replace("ab2cdefghijklmnopqrstuvwxy", endpoint.application_ids[0])
     done = await anyio.run_process([sys.executable, "-c", program], env=settings(endpoint.url))

@@ -96,7 +96,7 @@ class WireTransport:
             raise UnreadableAnswerError(f"the answer cannot be read: {exc}") from exc
         if not isinstance(answer, dict):
             raise UnreadableAnswerError("the answer cannot be read: it is no JSON object")
-        return Answer(answer, response.header(b"x-amzn-requestid"))
+        return Answer(answer, response.header(b"x-amzn-requestid"), parse_date(response.header(b"date")))
 
     async def aclose(self) -> None:
         """Close the connections."""
