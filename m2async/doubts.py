@@ -14,7 +14,7 @@ from m2async.errors import CallError
 from m2async.intake import Job
 from m2async.jobs import Job as BatchJob
 from m2async.ledger import Ledger
-from m2async.reconcile import ListsExecutions, reconcile
+from m2async.reconcile import ListsExecutions, RowId, reconcile
 
 _ECHOES = 1_000
 """How many executions whose job is known are kept to compare the list with."""
@@ -26,7 +26,8 @@ _ROUNDS = 4
 class Doubts:
     """Looks for jobs a settling delay after their attempt, those of one application together.
 
-    `settle` is in seconds. Each job comes to `decided` once, with what was found; the last `Ambiguous` stands.
+    `settle` is in seconds. Each job comes to `decided` once, with what was found; the last `Ambiguous` stands. `failed`
+    is told of an application whose executions cannot be listed.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Doubts:
         *,
         settle: float,
         decided: Callable[[Job, Decision], Awaitable[None]],
+        failed: Callable[[str, CallError], None],
         clock: Callable[[], float] = time,
     ) -> None:
         self._client = client
@@ -45,8 +47,10 @@ class Doubts:
         self._settle = settle
         self._margins = Margins(late=settle)
         self._decided = decided
+        self._failed = failed
         self._clock = clock
         self._parked: deque[tuple[float, Job]] = deque()  # with the time from when on each can be decided
+        self._looked_for: dict[Job, None] = {}
         self._arrived = asyncio.Event()
         self._echoes: dict[str, BatchJob] = {}  # some executions, and as what they were started
 
@@ -63,12 +67,13 @@ class Doubts:
 
     def take_all(self) -> list[Job]:
         """Give back the jobs that are set aside: they are not looked for any more."""
-        jobs = [job for _, job in self._parked]
+        jobs = [*self._looked_for, *(job for _, job in self._parked)]
+        self._looked_for.clear()
         self._parked.clear()
         return jobs
 
     async def run(self) -> None:
-        """Decide jobs as they become due, until cancelled."""
+        """Decide jobs as they become due, until cancelled; raises the LedgerError that ends it."""
         while True:
             while not self._parked:
                 self._arrived.clear()
@@ -76,9 +81,9 @@ class Doubts:
             due, _ = self._parked[0]
             await anyio.sleep(max(0.0, due - self._clock()))
             jobs_of: dict[str, list[Job]] = defaultdict(list)
-            for due, job in self._parked:
-                if due > self._clock():
-                    break
+            while self._parked and self._parked[0][0] <= self._clock():
+                _, job = self._parked.popleft()
+                self._looked_for[job] = None
                 jobs_of[job.request.application_id].append(job)
             for application_id, jobs in jobs_of.items():
                 await self._decide(application_id, jobs)
@@ -86,6 +91,7 @@ class Doubts:
     async def _decide(self, application_id: str, jobs: list[Job]) -> None:
         """Look for the jobs of one application; what cannot be told yet is set aside once more."""
         rows = {(self._run_id, job.row.number): job for job in jobs if job.row is not None}
+        decisions: dict[RowId, Decision] = {}
         try:
             decisions = await reconcile(
                 self._client,
@@ -96,12 +102,12 @@ class Doubts:
                 wanted=rows.keys(),
                 echoes=self._echoes,
             )
-        except CallError:  # such as a throttled list: the next round asks again
-            decisions = {}
+        except CallError as error:  # such as a throttled list: the next round asks again
+            self._failed(application_id, error)
         for row, job in rows.items():
-            job.reconciled += 1
             decision = decisions.get(row, Ambiguous((), surely_started=False))
-            self._parked = deque(entry for entry in self._parked if entry[1] is not job)
+            job.reconciled += 1
+            self._looked_for.pop(job, None)
             if isinstance(decision, Ambiguous) and job.reconciled < _ROUNDS:
                 self.park(job)
             else:

@@ -74,6 +74,10 @@ class Events:
             "batch_job.retry", **self._job(key, request), **_error(error), attempt=attempt, wait=round(wait, 6)
         )
 
+    def reconcile_failed(self, application_id: str, error: CallError) -> None:
+        """The executions could not be listed, so nothing is known yet of the jobs in doubt."""
+        self._logger.warning("reconcile.failed", application_id=application_id, **_error(error))
+
     def application_closed(self, application_id: str, error: CallError) -> None:
         """Nothing more is sent to this application."""
         self._logger.error("application.closed", application_id=application_id, **_error(error))

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import anyio
 import anyio.lowlevel
 
-from m2async.errors import CallError, SubmissionStoppedError
+from m2async.errors import CallError, M2AsyncError, SubmissionStoppedError
 from m2async.jobs import StartBatchJob
 from m2async.ledger import LedgerRow
 from m2async.outcomes import Outcome
@@ -32,6 +32,9 @@ class Results(Protocol):
 
     def stopped(self, error: SubmissionStoppedError) -> None:
         """Take note that the job was not sent."""
+
+    def failed(self, error: M2AsyncError) -> None:
+        """Take note that the job cannot be sent as it is."""
 
 
 class Job:
@@ -71,6 +74,9 @@ class Caller:
             self.outcome.set_result(outcome)
 
     def stopped(self, error: SubmissionStoppedError) -> None:
+        self.failed(error)
+
+    def failed(self, error: M2AsyncError) -> None:
         if not self.outcome.done():
             self.outcome.set_exception(error)
             self.outcome.exception()  # counts as seen also where the caller was cancelled before it could look
@@ -131,6 +137,10 @@ class SubmittedJobs:
 
     def stopped(self, error: SubmissionStoppedError) -> None:
         """Take note that a job was not sent."""
+        self.failed(error)
+
+    def failed(self, error: M2AsyncError) -> None:
+        """Take note that a job cannot be sent; the iteration ends in it, after all outcomes."""
         self._failure = self._failure or error
         self._one_less()
 

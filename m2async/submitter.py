@@ -26,13 +26,24 @@ from m2async.errors import CallCancelledError, CallError, M2AsyncError, NotSentE
 from m2async.events import Events
 from m2async.intake import Caller, Job, Request, SubmittedJobs
 from m2async.jobs import StartBatchJob
-from m2async.ledger import Ledger, LedgerError, RowState, Run, open_ledger
+from m2async.ledger import (
+    IllegalTransitionError,
+    Ledger,
+    LedgerError,
+    ManifestChangedError,
+    RowState,
+    Run,
+    open_ledger,
+)
 from m2async.outcomes import Outcome, Rejected, Started, Unknown
 from m2async.pacing import Pacer, TokenBucket
 from m2async.reconcile import ListsExecutions
 from m2async.recording import Recording, outcome_of, remembered
 from m2async.responses import StartBatchJobResponse
 from m2async.retry import OnUnknown, RetryPolicy, Verdict, retry_from, verdict
+
+_OF_ONE_JOB = (IllegalTransitionError, ManifestChangedError)
+"""What the ledger has against a single job: another of its key is under way, or was another request."""
 
 
 class StartsBatchJobs(Protocol):
@@ -138,11 +149,16 @@ class Submitter:
     async def submit(self, request: StartBatchJob, *, key: str | None = None) -> Outcome:
         """Start one job and wait for its outcome; waits in line while all workers are busy.
 
-        `key` names the job in logs, in the ledger and in the outcome; by default it is the job's name. A
-        caller that is cancelled while the call is under way gets no outcome, but it is logged and written.
+        `key` names the job in logs, in the ledger and in the outcome; without a ledger it is by default the
+        job's name. A caller that is cancelled while the call is under way gets no outcome, but it is logged
+        and written.
 
-        Raises SubmissionStoppedError if the submitter stopped or was left, and the job was not started.
+        Raises SubmissionStoppedError if the submitter stopped or was left, and the job was not started. With a
+        ledger also ManifestChangedError if the key is another request's, and IllegalTransitionError if a job of
+        this key is under way.
         """
+        if key is None and self._ledger is not None:
+            raise ValueError("with a ledger, a job needs a key: it is what tells a repetition from another job")
         caller = Caller()
         await self._put(Job(request.job.name if key is None else key, request, caller))
         return await caller.outcome
@@ -206,6 +222,9 @@ class Submitter:
         except SubmissionStoppedError:
             self._interrupted(job)
             return True
+        except _OF_ONE_JOB as error:
+            job.results.failed(error)
+            return True
         if outcome is not None:
             job.results.ended(outcome)
         return outcome is not None
@@ -224,8 +243,7 @@ class Submitter:
             await self._recording.enter(job)
             known = await self._known(job)
         except LedgerError as error:
-            self._stop(error)
-            raise self._stop_error() from error
+            raise self._ledger_refused(error) from error
         if known is not None:
             return known
         closed = self._closed_applications.get(job.request.application_id)
@@ -291,8 +309,7 @@ class Submitter:
             await self._recording.intend(job)
         except LedgerError as error:
             job.attempts -= 1
-            self._stop(error)
-            raise self._stop_error() from error
+            raise self._ledger_refused(error) from error
         if self.stopped_by is not None:  # meanwhile
             self._recording.not_sent(job)
             raise self._stop_error()
@@ -406,6 +423,13 @@ class Submitter:
                 job.results.ended(self._unknown(job, error, candidates))
         return False
 
+    def _ledger_refused(self, error: LedgerError) -> M2AsyncError:
+        """What a job ends in whose intent could not be written: its own error, or the end of everything."""
+        if isinstance(error, _OF_ONE_JOB):
+            return error
+        self._stop(error)
+        return self._stop_error()
+
     def _stop(self, cause: M2AsyncError) -> None:
         if self._ended_by is None:
             self._events.stopped(cause)
@@ -482,7 +506,14 @@ class Submitter:
         self._recording = Recording(run)
         if self._on_unknown == "adopt":
             lister = cast("ListsExecutions", self._client)
-            self._doubts = Doubts(lister, ledger, run.info.id, settle=self._settle, decided=self._decided)
+            self._doubts = Doubts(
+                lister,
+                ledger,
+                run.info.id,
+                settle=self._settle,
+                decided=self._decided,
+                failed=self._events.reconcile_failed,
+            )
 
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
         """Run the workers, and the feeders of `submit_many`, until `_end` cancels them."""
@@ -491,8 +522,14 @@ class Submitter:
             for _ in range(self._concurrency):
                 tasks.start_soon(self._work)
             if self._doubts is not None:
-                tasks.start_soon(self._doubts.run)
+                tasks.start_soon(self._look_for_jobs, self._doubts)
             task_status.started()
+
+    async def _look_for_jobs(self, doubts: Doubts) -> None:
+        try:
+            await doubts.run()
+        except LedgerError as error:
+            self._stop(error)
 
     def _spawn(self, feed: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._check_open().start_soon(feed)

@@ -8,6 +8,7 @@ import time
 import tracemalloc
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -39,6 +40,7 @@ from m2async import (
     events,
 )
 from m2async.errors import service_exception
+from m2async.ledger import IllegalTransitionError, ManifestChangedError
 from tests.scripted import error, hang, reset, scripted, started
 
 APPLICATION = "carddemolocalapplication23"
@@ -582,3 +584,80 @@ async def test_hanging_calls_time_out_as_unknown() -> None:
             outcome = await submitter.submit(request())
     assert isinstance(outcome, Unknown)
     assert outcome.to_line()["error"]["code"] == "AnswerTimeoutError"
+
+
+# With a ledger
+
+
+async def test_a_key_that_was_started_is_not_started_again_by_a_later_submitter(tmp_path: Path) -> None:
+    client = FakeClient(lambda n: f"e-{n}")
+    for _ in range(2):
+        async with Submitter(client, ledger=tmp_path / "jobs.db", on_unknown="hold") as submitter:
+            outcome = await submitter.submit(request(), key="k")
+            assert outcome == Started(key="k", request=request(), attempts=1, execution_id="e-1", request_id="r")
+    assert len(client.calls) == 1
+
+
+async def test_a_key_is_one_request_s_and_one_caller_s_at_a_time() -> None:
+    gate = asyncio.Event()
+
+    async def answer() -> str:
+        await gate.wait()
+        return "e"
+
+    client = FakeClient(lambda n: answer())
+    async with Submitter(client, ledger="memory:", on_unknown="hold") as submitter:
+        first = asyncio.create_task(submitter.submit(request(), key="k"))
+        while not client.under_way:
+            await asyncio.sleep(0)
+        with pytest.raises(IllegalTransitionError):
+            await submitter.submit(request(), key="k")
+        gate.set()
+        assert isinstance(await first, Started)
+        with pytest.raises(ManifestChangedError, match="k"):
+            await submitter.submit(request("OTHER"), key="k")
+        with pytest.raises(ValueError, match="needs a key"):
+            await submitter.submit(request())
+        assert isinstance(await submitter.submit(request("OTHER"), key="l"), Started)  # the submitter goes on
+    assert len(client.calls) == 2
+
+
+async def test_in_exact_mode_jobs_of_one_name_wait_for_each_other_and_others_do_not() -> None:
+    most: Counter[str] = Counter()
+    now: Counter[str] = Counter()
+
+    async def answer(name: str, number: int) -> str:
+        now[name] += 1
+        most[name] = max(most[name], now[name])
+        for _ in range(3):
+            await asyncio.sleep(0)
+        now[name] -= 1
+        return f"e-{number}"
+
+    client = FakeClient(lambda n: answer(client.calls[-1].job.name, n))
+    both = [(f"{name}-{n}", request(name)) for n in range(20) for name in ("A", "B")]
+    async with Submitter(client, ledger="memory:", on_unknown="hold", exact=True) as submitter:
+        ended, failure = await collect(submitter.submit_many(both))
+    assert failure is None
+    assert len(ended) == 40
+    assert most == {"A": 1, "B": 1}
+    assert client.most_under_way == 2
+
+
+async def test_leaving_while_jobs_wait_in_lanes_or_are_looked_for_tells_everybody() -> None:
+    async with LocalEndpoint(faults={"accept-then-500": 1.0}, seed=1) as endpoint:
+        async with M2Client(**endpoint.client_settings()) as client, anyio.create_task_group() as tasks:
+            told: list[object] = []
+
+            async def caller(submitter: Submitter, number: int) -> None:
+                try:
+                    told.append(await submitter.submit(request(), key=str(number)))
+                except SubmissionStoppedError as exc:
+                    told.append(exc)
+
+            async with Submitter(client, ledger="memory:", exact=True, settle=100.0) as submitter:
+                for number in range(5):
+                    tasks.start_soon(caller, submitter, number)
+                while not await really_started(endpoint):
+                    await asyncio.sleep(0)
+    assert Counter(type(entry) for entry in told) == {Unknown: 1, SubmissionStoppedError: 4}
