@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -87,7 +87,7 @@ def status(url: str | None, run_name: str, form: Form) -> None:
                 {
                     **trouble,
                     "error": (trouble["error"] or {}).get("code"),
-                    "candidates": " ".join(trouble["candidates"]),
+                    "candidates": some(trouble["candidates"]),
                 }
                 for trouble in troubles
             ]
@@ -142,6 +142,12 @@ def line(row: LedgerRow) -> dict[str, Any]:
         fields["error"] = None
     fields["candidates"] = list(row.candidates)
     return fields
+
+
+def some(candidates: Sequence[str]) -> str:
+    """The candidates as one cell of a table: the first, and how many there are besides."""
+    more = len(candidates) - 1
+    return "" if more < 0 else candidates[0] + (f" and {more:,} more" if more else "")
 
 
 def _with_ledger(url: str | None, use: Callable[[Ledger], Awaitable[T]]) -> T:

@@ -8,7 +8,7 @@ from collections import defaultdict
 import typer
 
 from m2async.adopt import Adopted, Ambiguous, Margins, NotStarted
-from m2async.cli.ledgers import default_ledger, line
+from m2async.cli.ledgers import default_ledger, line, some
 from m2async.cli.listings import Form
 from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
 from m2async.cli.running import Signals, run
@@ -54,7 +54,7 @@ def reconcile(run_name: str, service: Service, url: str | None, settle: float, f
         fail(str(exc), STOPPED)
     shown = [line(row) for row in rows]
     if form == "table":
-        shown = [fields | {"candidates": " ".join(fields["candidates"])} for fields in shown]
+        shown = [fields | {"candidates": some(fields["candidates"])} for fields in shown]
     emit_list(shown, _COLUMNS, form)
     left = sum(row.state is RowState.UNKNOWN for row in rows)
     say(f"{len(rows):,} jobs were unknown, {left:,} still are; jobs that are pending now are started by m2async resume")
