@@ -9,8 +9,8 @@ import httptools
 MAX_HEAD = 64 * 1024
 """Bytes of a response before its body."""
 
-MAX_BODY = 32 * 1024 * 1024
-"""Bytes of a response's body: a page of 2,000 executions has about 1 MiB."""
+MAX_RESPONSE = 32 * 1024 * 1024
+"""Bytes of a whole response, as they are sent: a page of 2,000 executions has about 1 MiB."""
 
 
 class UnreadableResponseError(Exception):
@@ -29,7 +29,7 @@ class Response(NamedTuple):
         """The value of a header by its name in lower case; the first one, where there are several."""
         for given, value in self.headers:
             if given.lower() == name:
-                return value.decode("latin-1")
+                return value.decode("latin-1").rstrip(" \t")
         return None
 
 
@@ -41,9 +41,11 @@ class ResponseParser:
         self._response: Response | None = None
         self._surplus = False
         self._in_body = False
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._status = 0
+        self._head: list[tuple[bytes, bytes]] = []
+        self._headers: list[tuple[bytes, bytes]] = []  # those of the head, and then the trailers
         self._body: list[bytes] = []
-        self._size = 0  # of the head, and then of the body
+        self._size = 0  # of what came of a response that is not whole
 
     def feed(self, data: bytes) -> Response | None:
         """Take what arrived; give the response if it is whole now.
@@ -52,29 +54,27 @@ class ResponseParser:
         """
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise UnreadableResponseError("the server switches to another protocol") from None
-        except httptools.HttpParserError as exc:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             if self._response is None:  # otherwise something stands behind a whole response
-                reason = exc.__context__ if isinstance(exc.__context__, UnreadableResponseError) else exc
-                raise UnreadableResponseError(str(reason)) from None
+                raise _unreadable(exc) from None
             self._surplus = True
         response = self._response
         if response is not None:
             self._response = None
             return response._replace(keep_alive=False) if self._surplus else response
-        if not self._in_body:
-            self._size += len(data)
-            if self._size > MAX_HEAD:
-                raise UnreadableResponseError(f"the head of the response has more than {MAX_HEAD:,} bytes")
+        self._size += len(data)
+        if self._size > MAX_HEAD and not self._in_body:
+            raise UnreadableResponseError(f"the head of the response has more than {MAX_HEAD:,} bytes")
+        if self._size > MAX_RESPONSE:
+            raise UnreadableResponseError(f"the response has more than {MAX_RESPONSE:,} bytes")
         return None
 
     def end(self) -> Response | None:
         """Take the end of the connection; gives the response whose body ends with it, if there is one."""
-        if not self._in_body or any(name.lower() in _FRAMING for name, _ in self._headers):
+        if not self._in_body or any(name.lower() in _FRAMING for name, _ in self._head):
             return None
         self._in_body = False
-        return Response(self._parser.get_status_code(), self._headers, b"".join(self._body), keep_alive=False)
+        return Response(self._status, self._head, b"".join(self._body), keep_alive=False)
 
     # What httptools calls
 
@@ -89,22 +89,29 @@ class ResponseParser:
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+        if self._status < 100:
+            raise UnreadableResponseError(f"{self._status} is no status")
+        self._head, self._headers = self._headers, []
         self._in_body = True
-        self._size = 0
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
-        self._size += len(body)
-        if self._size > MAX_BODY:
-            raise UnreadableResponseError(f"the body of the response has more than {MAX_BODY:,} bytes")
 
     def on_message_complete(self) -> None:
         self._in_body = False
         self._size = 0
-        status = self._parser.get_status_code()
-        if status >= 200 and self._response is None:  # before it, 1xx answers say only that it is to come
+        if self._status >= 200 and self._response is None:  # before it, 1xx answers say only that it is to come
             keep_alive = self._parser.should_keep_alive()
-            self._response = Response(status, self._headers, b"".join(self._body), keep_alive)
+            self._response = Response(self._status, self._head, b"".join(self._body), keep_alive)
 
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
+def _unreadable(exc: Exception) -> UnreadableResponseError:
+    if isinstance(exc, httptools.HttpParserUpgrade):
+        return UnreadableResponseError("the server switches to another protocol")
+    if isinstance(exc.__context__, UnreadableResponseError):  # raised while httptools called the parser
+        return exc.__context__
+    return UnreadableResponseError(str(exc))

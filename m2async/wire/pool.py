@@ -7,8 +7,13 @@ watches all answers that are due and all idle connections.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import select
 import ssl
+import sys
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from m2async.errors import AnswerTimeoutError, CallError, ConnectionLostError, NotSentError, UnreadableAnswerError
@@ -48,8 +53,9 @@ class Pool:
         self._places = 0  # connections that are open or being made
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._tick = max(0.02, min(1.0, read_timeout / 20))
+        self._connecting: set[asyncio.Timeout] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._all_gone: asyncio.Future[None] | None = None
+        self._all_gone = asyncio.Event()
 
     def take_nowait(self) -> Connection | None:
         """Take a free connection if there is one; the caller sends on it before it awaits anything."""
@@ -64,18 +70,22 @@ class Pool:
 
         Raises NotSentError if none can be made.
         """
+        was_in_line = False
         while True:
+            if self._closed:
+                raise NotSentError(_CLOSED)
             connection = self.take_nowait()
             if connection is not None:
                 return connection
             if self._places < self._max_connections:
                 self._places += 1
                 return await self._connect()
-            connection = await self._wait_in_line()
+            connection = await self._wait_in_line(first=was_in_line)
             if connection is None:
                 return await self._connect()
             if connection.is_usable():  # it may have closed since it was given
                 return connection
+            was_in_line = True
 
     def give_back(self, connection: Connection) -> None:
         """Take back a connection that can be used again: the first in line gets it."""
@@ -87,15 +97,11 @@ class Pool:
                 return
         self._idle.append(connection)
 
-    def add(self, connection: Connection) -> None:
-        """Look after a connection that was made."""
-        self._connections.add(connection)
-        if self._timer is None:
-            self._timer = self.loop.call_later(self._tick, self._look_after)
-
     def remove(self, connection: Connection) -> None:
         """Forget a connection that is gone: the first in line may make another in its place."""
-        self._connections.discard(connection)
+        if connection not in self._connections:  # it was never the pool's
+            return
+        self._connections.remove(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         self._free_place()
@@ -106,23 +112,31 @@ class Pool:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_exception(NotSentError("the client was closed"))
+                waiter.set_exception(NotSentError(_CLOSED))
+        for limit in self._connecting:
+            if not limit.expired():
+                limit.reschedule(self.loop.time())
         for connection in list(self._connections):
-            connection.abort(ConnectionLostError("the client was closed"))
-        if self._connections:
-            self._all_gone = self.loop.create_future()
-            await self._all_gone
+            connection.abort(ConnectionLostError(_CLOSED))
+        if self._places:
+            await self._all_gone.wait()
         if self._timer is not None:
             self._timer.cancel()
 
-    async def _wait_in_line(self) -> Connection | None:
+    async def _wait_in_line(self, *, first: bool) -> Connection | None:
         """Wait for a connection, or for the place to make one."""
         waiter: asyncio.Future[Connection | None] = self.loop.create_future()
-        self._waiters.append(waiter)
+        if first:
+            self._waiters.appendleft(waiter)
+        else:
+            self._waiters.append(waiter)
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            if waiter.cancelled():
+                with contextlib.suppress(ValueError):  # it was passed over already
+                    self._waiters.remove(waiter)
+            elif waiter.exception() is None:
                 connection = waiter.result()
                 if connection is None:
                     self._free_place()
@@ -137,29 +151,39 @@ class Pool:
                 waiter.set_result(None)  # the place is now the waiter's
                 return
         self._places -= 1
-        if not self._connections and self._all_gone is not None and not self._all_gone.done():
-            self._all_gone.set_result(None)
+        if self._closed and not self._places:
+            self._all_gone.set()
 
     async def _connect(self) -> Connection:
         """Make a connection in the place that the caller holds; once it is made, the place is the connection's."""
         connection = Connection(self)
         tls: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls, "server_hostname": self._host}
+        limit = asyncio.timeout(self._connect_timeout)
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            if self._closed:
+                raise NotSentError(_CLOSED)
+            async with limit:
+                self._connecting.add(limit)  # for `aclose`
                 await self.loop.create_connection(lambda: connection, self._host, self._port, **tls)
-            if self._closed or not connection.is_usable():
+            if self._closed or not connection.is_open():
                 raise NotSentError(f"{self._host}:{self._port} closed the connection at once")
         except BaseException as exc:
-            if connection in self._connections:
+            if connection.was_made:
                 connection.close()
-            elif not connection.was_made:
-                self._free_place()
+            self._free_place()
+            if self._closed and isinstance(exc, (OSError, NotSentError)):  # TimeoutError is an OSError
+                raise NotSentError(_CLOSED) from exc
             if isinstance(exc, TimeoutError):
                 waited = f"{self._connect_timeout:g} s"
                 raise NotSentError(f"no connection to {self._host}:{self._port} in {waited}") from exc
             if isinstance(exc, OSError):  # ssl.SSLError and socket.gaierror among them
                 raise NotSentError(f"no connection to {self._host}:{self._port}: {exc.strerror or exc}") from exc
             raise
+        finally:
+            self._connecting.discard(limit)
+        self._connections.add(connection)
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._tick, self._look_after)
         return connection
 
     def _look_after(self) -> None:
@@ -173,9 +197,20 @@ class Pool:
 class Connection(asyncio.Protocol):
     """One connection: sends a request, gives its response or the error that says how far it got."""
 
-    __slots__ = ("_deadline", "_parser", "_pool", "_transport", "_unsent", "_waiter", "idle_since", "was_made")
+    __slots__ = (
+        "_deadline",
+        "_has_unread",
+        "_parser",
+        "_pool",
+        "_transport",
+        "_unsent",
+        "_waiter",
+        "idle_since",
+        "was_made",
+    )
 
     _transport: asyncio.Transport
+    _has_unread: Callable[[], object]
 
     def __init__(self, pool: Pool) -> None:
         self.was_made = False
@@ -200,16 +235,25 @@ class Connection(asyncio.Protocol):
         try:
             response: Response = await waiter
         except asyncio.CancelledError:
-            self._waiter = None
-            self._transport.abort()
+            if self._waiter is waiter:  # otherwise the answer came at the same moment: it may be another's already
+                self._waiter = None
+                self._transport.abort()
             raise
         return response
 
+    def is_open(self) -> bool:
+        """Whether nothing is known to have ended it."""
+        return not self._transport.is_closing()
+
     def is_usable(self) -> bool:
-        """Whether a request may be sent on it; closes it if it was idle too long."""
+        """Whether another request may be sent on it; closes it if it was idle too long or has something to read.
+
+        What came since the last response is the end of the connection or an answer that nobody asked for. The
+        loop may not have read it yet, and then the next request would be lost, or get that answer.
+        """
         if self._transport.is_closing():
             return False
-        if self._pool.loop.time() - self.idle_since > IDLE_SECONDS:
+        if self._pool.loop.time() - self.idle_since > IDLE_SECONDS or self._has_unread():
             self.close()
             return False
         return True
@@ -237,9 +281,11 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self.was_made = True
         self.idle_since = self._pool.loop.time()
-        self._pool.add(self)
-        # Nothing may wait in the transport unnoticed: `pause_writing` comes when something does.
-        self._transport.set_write_buffer_limits(high=0)
+        self._has_unread = _look_into(transport.get_extra_info("socket").fileno())
+        # Nothing may wait in the transport unnoticed: `pause_writing` comes when something does. A transport over
+        # TLS compares with >=, so that with 0 it would pause without cause; and it does not count what waits in the
+        # transport beneath it, so that there all that was written may have been sent.
+        self._transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1)
 
     def pause_writing(self) -> None:
         self._unsent = True
@@ -262,9 +308,11 @@ class Connection(asyncio.Protocol):
         response = self._parser.end()
         if response is not None:
             self._answered(response)
+        else:  # what was not sent yet need not be
+            self.abort(ConnectionLostError(_LOST))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(ConnectionLostError(f"the connection was lost before an answer came{f': {exc}' if exc else ''}"))
+        self._fail(ConnectionLostError(f"{_LOST}: {exc}" if exc else _LOST))
         self._pool.remove(self)
 
     def _answered(self, response: Response) -> None:
@@ -283,3 +331,16 @@ class Connection(asyncio.Protocol):
         if self._unsent:
             error = NotSentError(f"the request was not sent whole: {error.message}")
         waiter.set_exception(error)
+
+
+def _look_into(file: int) -> Callable[[], object]:
+    """Make what tells, without reading, whether there is something to read from a socket."""
+    if sys.platform == "win32":
+        return lambda: select.select([file], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    return partial(poll.poll, 0)
+
+
+_CLOSED = "the client was closed"
+_LOST = "the connection was lost before an answer came"

@@ -668,7 +668,7 @@ async def test_a_success_of_another_operation_that_is_no_json_object_is_unreadab
 async def test_a_success_of_another_operation_may_have_no_body() -> None:
     async with scripted(answer(200, b"")) as server, wire(server.url, Source()) as transport:
         members = {"applicationId": APPLICATION, "executionId": "e"}
-        assert await transport.call("CancelBatchJobExecution", members) == ({}, "r-1")
+        assert (await transport.call("CancelBatchJobExecution", members))[:2] == ({}, "r-1")
 
 
 async def test_members_that_the_service_adds_later_are_passed_over() -> None:
