@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from itertools import compress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import StringIO
+from operator import itemgetter
+
+from msgspec.structs import force_setattr
 
 from m2async.errors import ManifestError, ManifestProblem
+from m2async.jobs import MAX_PARAM_VALUE, MAX_PARAMS, StartBatchJob
+from m2async.manifest.keys import Keys
 from m2async.manifest.rows import (
     COLUMNS,
     JOB_COLUMNS,
     MAX_FAULTS,
     PARAM,
     Fault,
-    Keys,
     ManifestRow,
     RequestMaker,
     RowError,
@@ -24,6 +28,9 @@ from m2async.manifest.rows import (
 from m2async.manifest.source import MAX_LINE, Source, decoded, too_long
 
 _MAX_COLUMNS = 1_000  # twice what a job can take
+_MAX_TEMPLATES = 1_024
+_copy: Callable[[StartBatchJob], StartBatchJob] = StartBatchJob.__copy__  # type: ignore[attr-defined] # of msgspec
+_BLANK = " \t\r\n"
 
 _REASONS = {  # by what csv.Error says
     "unexpected end of data": "a quoted field that begins in this row is still open at the end of the file",
@@ -33,79 +40,129 @@ _REASONS = {  # by what csv.Error says
 }
 
 
-def csv_rows(source: Source, maker: RequestMaker) -> Iterator[ManifestRow | ManifestError]:
+def csv_rows(source: Source, maker: RequestMaker, keys: Keys) -> Iterator[ManifestRow | ManifestError]:
     """Give each record as a row, or as the error that it is; an empty cell counts as not given.
 
     A record's line is the one that it begins on. Raises ManifestError where nothing further can be read.
     """
-    records = _Records(source)
-    header = next(records, None)
+    reader = _Reader(source)
+    records = reader.records()
+    line, header = next(records, (0, None))
     if header is None:
         return
     if isinstance(header, ManifestError):
         raise header
-    columns = _Columns(header, records.line, source, maker)
+    columns = _Columns(header, line, source, maker)
     if columns.lack_application:
         yield columns.lack_application
-        maker = RequestMaker("missing", maker.params)  # so that the rows' other problems show
-    keys = Keys()
-    for number, cells in enumerate(records, 1):
+    take, request, count, key_at = keys.take, columns.request, len(header), columns.key_at
+    for number, (line, cells) in enumerate(records, 1):
         if isinstance(cells, ManifestError):
             yield cells
             continue
         try:
-            fields, params = columns.fields(cells)
-            key = fields.pop("key", None)
-            if columns.has_key:
-                key = keys.take(key or str(number), records.line)
-            yield ManifestRow(key or str(number), maker.request(fields, params))
+            if len(cells) != count:
+                raise RowError(_miscounted(cells, count))
+            if key_at is None:
+                yield ManifestRow(str(number), request(cells, short=reader.short))
+            else:
+                yield ManifestRow(take(cells[key_at] or str(number), line), request(cells, short=reader.short))
         except RowError as error:
-            yield error.at(source.name, records.line)
+            yield error.at(source.name, line)
 
 
-class _Records(Iterator["list[str] | ManifestError"]):
-    """The records that are not blank, each a list of cells, or the error that it is; `line` is where it begins."""
+class _Reader:
+    """Reads records that are not blank.
+
+    Lines that come together and are a record each are parsed together, others one by one. While `short`, no
+    line is longer than a parameter's value may be.
+    """
 
     def __init__(self, source: Source) -> None:
-        self.line = 0
+        self.short = False
         self._source = source
+        self._blocks = source.blocks()
+        self._block: list[bytes | None] = []
+        self._at = 0  # of the block, how many lines are read
+        self._line = 0  # and of the manifest
         self._size = 0
         self._problems: list[ManifestProblem] = []  # in the lines of the record that is being read
-        self._reader = csv.reader(self._lines(), strict=True)
+        self._one_by_one = csv.reader(self._lines(), strict=True)
 
-    def __next__(self) -> list[str] | ManifestError:
+    def records(self) -> Iterator[tuple[int, list[str] | ManifestError]]:
+        """Give each record's cells, or the error that it is, behind the line that it begins on."""
+        while self._next_block():
+            records = self._together()
+            if records is not None:
+                yield from records
+                continue
+            self.short = False
+            while self._at < len(self._block):
+                line = self._line + 1
+                cells = self._one()
+                if cells:
+                    yield line, cells
+
+    def _next_block(self) -> bool:
+        self._block, self._at = next(self._blocks, []), 0
+        return bool(self._block)
+
+    # Together
+
+    def _together(self) -> Iterator[tuple[int, list[str]]] | None:
+        """Give the block's records if each of its lines is one."""
+        try:
+            text = b"".join(self._block).decode()  # type: ignore[arg-type] # a line that is None is a TypeError
+            lines = StringIO(text, newline="\n").readlines()
+            records = list(csv.reader(lines, strict=True))
+        except (TypeError, UnicodeDecodeError, csv.Error):
+            return None
+        if len(records) != len(lines) or "\0" in text:
+            return None
+        self.short = max(map(len, lines)) <= MAX_PARAM_VALUE
+        numbered = enumerate(records, self._line + 1)
+        self._line += len(lines)
+        return ((line, cells) for line, cells in numbered if len(cells) > 1 or (cells and cells[0].strip(_BLANK)))
+
+    # One by one
+
+    def _one(self) -> list[str] | ManifestError:
+        line = self._line + 1
+        self._size = 0
+        self._problems.clear()
         cells: list[str] = []
-        while not cells:
-            self.line = self._reader.line_num + 1
-            self._size = 0
-            self._problems.clear()
-            try:
-                cells = next(self._reader)
-            except csv.Error as error:
-                if not self._problems:
-                    return self._source.error(self.line, _reason(str(error)))
-            if self._problems:
-                return ManifestError(self._problems)
-        return cells
+        try:
+            cells = next(self._one_by_one)
+        except csv.Error as error:
+            if not self._problems:
+                return self._source.error(line, _reason(str(error)))
+        return ManifestError(self._problems) if self._problems else cells
 
     def _lines(self) -> Iterator[str]:
-        for number, line in enumerate(self._source.lines(), 1):
+        """Give the lines of the block, and of those behind it that its last record goes on in."""
+        begin = 0
+        while self._at < len(self._block) or self._next_block():
+            line = self._block[self._at]
+            self._at += 1
+            self._line += 1
             if line is None:
-                self._note(number, too_long("line"))
+                self._note(too_long("line"))
                 yield "\n"
                 continue
+            if not self._size:
+                begin = self._line
             blank = not self._size and not line.strip(b" \t\r\n")
             self._size += len(line)
             if self._size > MAX_LINE:
-                raise self._source.error(self.line, too_long("row"))
+                raise self._source.error(begin, too_long("row"))
             text, fault = decoded(line)
             if fault:
-                self._note(number, fault)
+                self._note(fault)
             yield "\n" if blank else text
 
-    def _note(self, line: int, reason: str) -> None:
+    def _note(self, reason: str) -> None:
         if len(self._problems) < MAX_FAULTS:
-            self._problems.append(problem(self._source.name, line, None, reason))
+            self._problems.append(problem(self._source.name, self._line, None, reason))
 
 
 class _Columns:
@@ -115,24 +172,58 @@ class _Columns:
         faults = list(_header_faults(header))
         if faults:
             raise RowError(*faults).at(source.name, line)
-        self._count = len(header)
-        self._is_param = [name.startswith(PARAM) for name in header]
-        self._is_field = [not is_param for is_param in self._is_param]
-        self._fields = list(compress(header, self._is_field))
-        self._params = [name.removeprefix(PARAM) for name in compress(header, self._is_param)]
-        self.has_key = "key" in header
         self.lack_application: ManifestError | None = None
         if maker.application_id is None and "application_id" not in header:
             reason = "is missing: add this column or give one application for all rows (-a APPLICATION)"
             self.lack_application = source.error(line, reason, "application_id")
+            maker = RequestMaker("missing", maker.params)  # so that the rows' other problems show
+        self._maker = maker
+        self.key_at = header.index("key") if "key" in header else None
+        params = [position for position, name in enumerate(header) if name.startswith(PARAM)]
+        fields = [position for position in range(len(header)) if position not in {self.key_at, *params}]
+        self._fields = [header[position] for position in fields]
+        self._params = [header[position].removeprefix(PARAM) for position in params]
+        self._cells_of_fields = _picker(fields)
+        self._cells_of_params = _picker(params)
+        self._few_params = len({*self._params, *maker.params}) <= MAX_PARAMS
+        self._templates: dict[tuple[str, ...], StartBatchJob] = {}
 
-    def fields(self, cells: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-        if len(cells) != self._count:
-            reason = f"{len(cells)} fields, but the header has {self._count} columns: is a comma missing or not quoted?"
-            raise RowError(Fault(None, reason))
-        fields = {name: cell for name, cell in zip(self._fields, compress(cells, self._is_field), strict=True) if cell}
-        params = {name: cell for name, cell in zip(self._params, compress(cells, self._is_param), strict=True) if cell}
-        return fields, params
+    def request(self, cells: Sequence[str], *, short: bool) -> StartBatchJob:
+        """Make the record's request; where `short`, no cell has more characters than a parameter's value may have."""
+        given = self._cells_of_params(cells)
+        params = dict(zip(self._params, given))  # noqa: B905 - they are as many, and to check that takes its time
+        if "" in given:
+            params = {name: cell for name, cell in params.items() if cell}
+        named = self._cells_of_fields(cells)
+        if not (short and self._few_params):
+            return self._maker.request(self._given(named), params)
+        # Nothing can be wrong with the parameters: names were checked in the header, and the text is valid UTF-8.
+        template = self._templates.get(named)
+        if template is None:
+            template = self._maker.request(self._given(named), params)
+            if len(self._templates) == _MAX_TEMPLATES:
+                self._templates.clear()
+            self._templates[named] = template
+        if self._maker.params:
+            params.update(self._maker.params)
+        request = _copy(template)  # the constructor would check everything again
+        force_setattr(request, "params", params)
+        return request
+
+    def _given(self, cells: Iterable[str]) -> dict[str, str]:
+        return {name: cell for name, cell in zip(self._fields, cells, strict=True) if cell}
+
+
+def _miscounted(cells: Sequence[str], count: int) -> Fault:
+    reason = f"{len(cells)} fields, but the header has {count} columns: is a comma missing or not quoted?"
+    return Fault(None, reason)
+
+
+def _picker(positions: Sequence[int]) -> Callable[[Sequence[str]], tuple[str, ...]]:
+    """Make what picks the cells at these positions."""
+    if len(positions) > 1:
+        return itemgetter(*positions)
+    return lambda cells: tuple(cells[position] for position in positions)
 
 
 def _header_faults(header: Sequence[str]) -> Iterator[Fault]:

@@ -8,13 +8,13 @@ from typing import Any, NoReturn
 
 from m2async.errors import ManifestError
 from m2async.jobs import StartBatchJob
-from m2async.manifest.rows import Fault, Keys, ManifestRow, Number, RequestMaker, RowError, shown, split_fields
+from m2async.manifest.keys import Keys
+from m2async.manifest.rows import Fault, ManifestRow, Number, RequestMaker, RowError, shown, split_fields
 from m2async.manifest.source import Source, decoded, too_long
 
 
-def jsonl_rows(source: Source, maker: RequestMaker) -> Iterator[ManifestRow | ManifestError]:
+def jsonl_rows(source: Source, maker: RequestMaker, keys: Keys) -> Iterator[ManifestRow | ManifestError]:
     """Give each line that is not blank as a row, or as the error that it is; null counts as not given."""
-    keys = Keys()
     number = 0
     for line, raw in enumerate(source.lines(), 1):
         if raw is not None and raw.isspace():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
@@ -13,6 +15,7 @@ from typing import BinaryIO, Literal, TypeAlias
 from m2async.errors import ManifestError, ManifestProblem
 from m2async.manifest.csv_rows import csv_rows
 from m2async.manifest.jsonl_rows import jsonl_rows
+from m2async.manifest.keys import HashedKeys, Keys, KnownKeys
 from m2async.manifest.rows import COLUMNS, PARAM, ManifestRow, RequestMaker, problem
 from m2async.manifest.source import Source
 from m2async.manifest.yaml_rows import TOP_LEVEL, yaml_rows
@@ -44,11 +47,13 @@ def read_manifest(
     format: Format | None = None,  # noqa: A002 - the word for it
     application_id: str | None = None,
     params: Mapping[str, str] | None = None,
+    unique_keys: bool = True,
 ) -> Iterator[ManifestRow]:
     """Read a manifest row by row, as (key, request) pairs; a second row of the same key is an error.
 
-    Memory does not grow with the number of rows but for the keys, where the manifest names any; sweeps of
-    a YAML manifest are expanded as they are read.
+    Memory does not grow with the number of rows but for the keys, where the manifest names any: 12 to 24 bytes
+    a row, or the keys themselves from a stream that cannot be read again. Sweeps of a YAML manifest are expanded as
+    they are read.
 
     Arguments:
         source: a path, or a binary stream, which is read to its end and left open.
@@ -57,6 +62,7 @@ def read_manifest(
             first line that is not blank: `{` begins JSONL, a line with a known column is CSV's header.
         application_id: the application of the rows that name none.
         params: job parameters set on every row, over the manifest's own.
+        unique_keys: whether to look for keys that come twice; not needed by who does so, as a ledger does.
 
     Columns are key, application_id, script | file, folder | s3_bucket, s3_prefix, s3_file, s3_script |
     restart_execution_id, from_step, from_proc_step, to_step, to_proc_step, skip, step_checkpoint, and
@@ -70,7 +76,8 @@ def read_manifest(
             8 MiB, and so may a whole YAML manifest.
         ConfigurationError: while iterating a YAML manifest, if PyYAML is not installed.
     """
-    return _sound_rows(_entries(source, name, format, RequestMaker(application_id, params or {})))
+    manifest = _Manifest(source, name, format, RequestMaker(application_id, params or {}))
+    return _sound_rows(manifest, manifest.keys() if unique_keys else Keys())
 
 
 def check_manifest(
@@ -80,15 +87,28 @@ def check_manifest(
     format: Format | None = None,  # noqa: A002 - the word for it
     application_id: str | None = None,
     params: Mapping[str, str] | None = None,
+    unique_keys: bool = True,
 ) -> ManifestSummary:
     """Go through a whole manifest, with the arguments of `read_manifest`, and say what it holds.
 
     Raises ManifestError with every problem of every row; beyond 1,000 problems the rest are counted.
     """
+    manifest = _Manifest(source, name, format, RequestMaker(application_id, params or {}))
+    keys = manifest.keys() if unique_keys else Keys()
+    summary, problems = _checked(manifest.entries(keys))
+    if keys.hits:
+        with manifest.rewound():
+            summary, problems = _checked(manifest.entries(KnownKeys(keys.hits)))
+    if problems:
+        raise ManifestError(problems)
+    return summary
+
+
+def _checked(entries: _Entries) -> tuple[ManifestSummary, list[ManifestProblem]]:
     rows = key_width = job_width = rest = 0
     applications: dict[str, None] = {}
     problems: list[ManifestProblem] = []
-    for entry in _entries(source, name, format, RequestMaker(application_id, params or {})):
+    for entry in entries:
         if isinstance(entry, ManifestError):
             kept = entry.problems[: _MAX_PROBLEMS - len(problems)]
             problems += kept
@@ -96,46 +116,99 @@ def check_manifest(
             continue
         key, request = entry
         rows += 1
-        key_width = max(key_width, len(key))
-        job_width = max(job_width, len(request.job.name))
+        if len(key) > key_width:
+            key_width = len(key)
+        if len(name := request.job.name) > job_width:
+            job_width = len(name)
         applications[request.application_id] = None
     if rest:
         problems.append(problem(problems[0].file, None, None, f"and {rest:,} more problems"))
-    if problems:
-        raise ManifestError(problems)
-    return ManifestSummary(rows, tuple(applications), key_width, job_width)
+    return ManifestSummary(rows, tuple(applications), key_width, job_width), problems
 
 
-def _sound_rows(entries: _Entries) -> Iterator[ManifestRow]:
-    with closing(entries):
-        for entry in entries:
+def _sound_rows(manifest: _Manifest, keys: Keys) -> Iterator[ManifestRow]:
+    with closing(manifest.entries(keys)) as entries:
+        for number, entry in enumerate(entries, 1):
+            if keys.hits:
+                _refuse_repeated(manifest, keys.hits, number)
+                keys.hits = set()
             if isinstance(entry, ManifestError):
                 raise entry
             yield entry
 
 
-def _entries(
-    stream_or_path: str | PathLike[str] | BinaryIO, name: str | None, form: Format | None, maker: RequestMaker
-) -> _Entries:
-    """Give the rows, and in their places the errors; what ends the reading is the last of them."""
-    with ExitStack() as stack:
+def _refuse_repeated(manifest: _Manifest, hits: AbstractSet[int], count: int) -> None:
+    """Read the first rows again, and raise ManifestError if one of their keys with such a hash comes twice."""
+    with manifest.rewound(), closing(manifest.entries(KnownKeys(hits))) as entries:
+        for entry in islice(entries, count):
+            if isinstance(entry, ManifestError):
+                raise entry
+
+
+class _Manifest:
+    """A manifest at its path or in its stream."""
+
+    def __init__(
+        self,
+        stream_or_path: str | PathLike[str] | BinaryIO,
+        name: str | None,
+        form: Format | None,
+        maker: RequestMaker,
+    ) -> None:
+        self._maker = maker
+        self._path: Path | None = None
+        self._start: int | None = None  # where the stream can be read from again
+        if isinstance(stream_or_path, str | os.PathLike):
+            self._path = Path(stream_or_path)
+            self._name = str(stream_or_path) if name is None else name
+            self._form = form or _FORMAT_OF_SUFFIX.get(self._path.suffix.lower())
+        else:
+            self._stream = stream_or_path
+            self._name = "<stdin>" if name is None else name
+            self._form = form
+            with suppress(OSError, ValueError):  # ValueError: it is closed, as reading it will say
+                self._start = self._stream.tell() if self._stream.seekable() else None
+
+    def keys(self) -> Keys:
+        """Make what looks for keys that come twice: with little memory if the manifest can be read again."""
+        again = self._start is not None if self._path is None else _is_regular(self._path)
+        return HashedKeys() if again else KnownKeys()
+
+    def entries(self, keys: Keys) -> _Entries:
+        """Give the rows, and in their places the errors; what ends the reading is the last of them."""
+        with ExitStack() as stack:
+            try:
+                stream = self._stream if self._path is None else stack.enter_context(_open(self._path, self._name))
+                source = Source(stream, self._name)
+                rows = _ROWS_OF_FORMAT[self._form or _sniffed(source)](source, self._maker, keys)
+                empty = True
+                for entry in rows:
+                    empty = False
+                    yield entry
+                if empty:
+                    raise source.error(None, "no rows: the manifest names no job")
+            except ManifestError as error:
+                yield error
+
+    @contextmanager
+    def rewound(self) -> Iterator[None]:
+        """Let it be read from its beginning; after that, a stream is where it was before."""
+        if self._start is None:
+            yield
+            return
+        position = self._stream.tell()
+        self._stream.seek(self._start)
         try:
-            if isinstance(stream_or_path, str | os.PathLike):
-                path = Path(stream_or_path)
-                name = str(path) if name is None else name
-                form = form or _FORMAT_OF_SUFFIX.get(path.suffix.lower())
-                source = Source(stack.enter_context(_open(path, name)), name)
-            else:
-                source = Source(stream_or_path, "<stdin>" if name is None else name)
-            rows = _ROWS_OF_FORMAT[form or _sniffed(source)](source, maker)
-            empty = True
-            for entry in rows:
-                empty = False
-                yield entry
-            if empty:
-                raise source.error(None, "no rows: the manifest names no job")
-        except ManifestError as error:
-            yield error
+            yield
+        finally:
+            self._stream.seek(position)
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except ValueError:  # the path holds a NUL
+        return False
 
 
 def _open(path: Path, name: str) -> BinaryIO:

@@ -146,28 +146,6 @@ class RequestMaker:
             yield Fault("params", f"{count} parameters: a job takes at most {MAX_PARAMS}")
 
 
-class Keys:
-    """The keys that were seen, each with the line of its row; memory grows with them."""
-
-    def __init__(self) -> None:
-        self._lines: dict[str, int] = {}
-
-    def take(self, key: object, line: int) -> str:
-        """Give back the key if it is sound and new; raise RowError otherwise."""
-        if not isinstance(key, str):
-            raise RowError(Fault("key", f"{shown(key)}: must be a text{_quoted_hint(key)}"))
-        if not (0 < len(key) <= MAX_KEY and key.isprintable()):
-            raise RowError(Fault("key", f"{shown(key)}: must have 1 to {MAX_KEY} printable characters"))
-        if self._lines.get(key) == line:
-            raise RowError(Fault("key", f"{shown(key)}: this job makes it twice: put every swept name into the key"))
-        if key in self._lines:
-            raise RowError(
-                Fault("key", f"{shown(key)}: is the key of line {self._lines[key]} already; keys must differ")
-            )
-        self._lines[key] = line
-        return key
-
-
 def job_of(fields: Mapping[str, Any]) -> Job:
     """Make the job that a row's given fields name; raise RowError if they name none or several."""
     kinds = {_JOB_OF_COLUMN[column] for column in fields if column in _JOB_OF_COLUMN}
@@ -264,6 +242,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:197]}…"
 
 
+def quoted_hint(value: object) -> str:
+    """Say how a number is written as a text."""
+    return "; put it in quotes, so that it is taken as it is written" if isinstance(value, int | Number) else ""
+
+
 def _s3_job(fields: Mapping[str, Any]) -> S3Job:
     if ("s3_file" in fields) == ("s3_script" in fields):
         found = "both are given" if "s3_file" in fields else "neither is given"
@@ -303,12 +286,8 @@ def _faults_of(column: str, application_id: Any, job: Job, params: Mapping[str, 
 
 
 def _fault(column: str, error: InvalidRequestError) -> Fault:
-    hint = _quoted_hint(error.value) if error.rule == "must be a text" else ""
+    hint = quoted_hint(error.value) if error.rule == "must be a text" else ""
     return Fault(column, f"{shown(error.value)}: {error.rule}{hint}")
-
-
-def _quoted_hint(value: object) -> str:
-    return "; put it in quotes, so that it is taken as it is written" if isinstance(value, int | Number) else ""
 
 
 def _api_name(field: str) -> str:

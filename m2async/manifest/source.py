@@ -37,10 +37,16 @@ class Source:
 
     def lines(self) -> Iterator[bytes | None]:
         """Give each line with its line feed; None stands for a line of more than MAX_LINE bytes."""
+        for block in self.blocks():
+            yield from block
+
+    def blocks(self) -> Iterator[list[bytes | None]]:
+        """Give the same lines as soon as they have come, all that came together in one list."""
         begun: list[bytes] = []
         size = 0
         for chunk in self.chunks():
             pieces = BytesIO(chunk).readlines()  # ends lines at line feeds only, unlike bytes.splitlines
+            block: list[bytes | None] = []
             if size:
                 size += len(pieces[0])
                 if size <= MAX_LINE:
@@ -50,14 +56,16 @@ class Source:
                 if not pieces[0].endswith(b"\n"):
                     continue
                 del pieces[0]
-                yield b"".join(begun) if size <= MAX_LINE else None
+                block.append(b"".join(begun) if size <= MAX_LINE else None)
                 begun, size = [], 0
             if pieces and not pieces[-1].endswith(b"\n"):
                 begun.append(pieces.pop())
                 size = len(begun[0])
-            yield from pieces
+            block += pieces
+            if block:
+                yield block
         if size:
-            yield b"".join(begun) if size <= MAX_LINE else None
+            yield [b"".join(begun) if size <= MAX_LINE else None]
 
     def chunks(self) -> Iterator[bytes]:
         """Give the bytes as they come."""

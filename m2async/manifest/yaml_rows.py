@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from m2async.errors import ManifestError, ManifestProblem
 from m2async.jobs import MAX_PARAMS
+from m2async.manifest.keys import Keys
 from m2async.manifest.rows import (
     COLUMNS,
     MAX_FAULTS,
     NAMING_COLUMNS,
     PARAM,
     Fault,
-    Keys,
     ManifestRow,
     RequestMaker,
     RowError,
@@ -33,7 +33,7 @@ _MAX_AXES = MAX_PARAMS + len(COLUMNS)
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
-def yaml_rows(source: Source, maker: RequestMaker) -> Iterator[ManifestRow | ManifestError]:
+def yaml_rows(source: Source, maker: RequestMaker, keys: Keys) -> Iterator[ManifestRow | ManifestError]:
     """Give every job's sweep row by row, or the errors that it has; a plain null counts as not given.
 
     Where defaults or the shared matrix are wrong, jobs are only read and not swept. Raises ManifestError where
@@ -45,7 +45,6 @@ def yaml_rows(source: Source, maker: RequestMaker) -> Iterator[ManifestRow | Man
     reader = _Reader(source.name)
     defaults, jobs = reader.document(document)
     shared_are_sound = not reader.problems
-    keys = Keys()
     for number, node in enumerate(jobs, 1):
         job = reader.job(node)
         if reader.problems:

@@ -4,7 +4,7 @@ import pytest
 
 from m2async.errors import InvalidRequestError
 from m2async.jobs import FileJob
-from m2async.manifest.rows import COLUMNS, Fault, Keys, RequestMaker, RowError, job_of, shown, split_fields
+from m2async.manifest.rows import COLUMNS, Fault, RequestMaker, RowError, job_of, shown, split_fields
 
 
 def test_a_request_is_made_of_fields_and_parameters() -> None:
@@ -37,14 +37,6 @@ def test_a_row_names_exactly_one_job() -> None:
     assert raised.value.faults == (
         Fault("file", "a second job: script is given as well, and a row starts one job; keep one of them"),
     )
-
-
-def test_keys_may_be_any_printable_text_and_come_once() -> None:
-    keys = Keys()
-    assert keys.take("2026-11-23/POSTTRAN é 漢", 1) == "2026-11-23/POSTTRAN é 漢"
-    for bad in ("", "a\nb", "\x1b[2J", "\ud800", "k" * 513, 7, None):
-        with pytest.raises(RowError):
-            keys.take(bad, 2)
 
 
 @pytest.mark.parametrize("value", ["x\ny\x1b", "x" * 10_000, ["x"] * 10_000, {"a": "\n"}, None, 10**1000])
