@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapp
 from contextlib import AsyncExitStack
 from datetime import datetime
 from ipaddress import ip_address
-from time import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ import msgspec
 
 from m2async.answers import Answer
 from m2async.aws import Aws, SessionCredentials, Settings
+from m2async.clock import steady_time
 from m2async.errors import ConfigurationError, UnreadableAnswerError
 from m2async.events import transport_chosen
 from m2async.jobs import StartBatchJob, check_identifier
@@ -259,7 +259,7 @@ class M2Client:
         self._check_open()
         answer = await self._transport.call(operation, members)
         if answer.date is not None:
-            self._clock_offset = answer.date.timestamp() + 0.5 - time()  # the header has whole seconds
+            self._clock_offset = answer.date.timestamp() + 0.5 - steady_time()  # the header has whole seconds
         return answer
 
     def _wrap(self, middleware: Middleware) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
-from time import time
 
 import anyio
 
 from m2async.adopt import Ambiguous, Decision, Margins
+from m2async.clock import steady_time
 from m2async.errors import CallError
 from m2async.intake import Job
 from m2async.jobs import Job as BatchJob
@@ -39,7 +39,7 @@ class Doubts:
         settle: float,
         decided: Callable[[Job, Decision], Awaitable[None]],
         failed: Callable[[str, CallError], None],
-        clock: Callable[[], float] = time,
+        clock: Callable[[], float] = steady_time,
     ) -> None:
         self._client = client
         self._ledger = ledger

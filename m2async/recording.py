@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from time import time
 from typing import Any
 
+from m2async.clock import steady_time
 from m2async.errors import CallError, M2ServiceException
 from m2async.intake import Job
 from m2async.ledger import LedgerRow, RowState, Run
@@ -21,7 +21,7 @@ from m2async.responses import StartBatchJobResponse
 class Recording:
     """Writes what happens to jobs into a run."""
 
-    def __init__(self, run: Run | None, *, clock: Callable[[], float] = time) -> None:
+    def __init__(self, run: Run | None, *, clock: Callable[[], float] = steady_time) -> None:
         self._run = run
         self._clock = clock
 

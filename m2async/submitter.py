@@ -201,21 +201,22 @@ class Submitter:
             self._empty_queue()
 
     async def _work(self) -> None:
-        while True:
-            job: Job | None = await self._queue.get()
-            while job is not None:
-                job.taken = True
-                if not self._enter_lane(job):
-                    break
-                if job.results.abandoned or await self._settled(job):
-                    job = self._leave_lane(job)
-                else:
-                    break
+        with anyio.CancelScope() as scope:  # one for all its calls, since making one takes its time
+            while True:
+                job: Job | None = await self._queue.get()
+                while job is not None:
+                    job.taken = True
+                    if not self._enter_lane(job):
+                        break
+                    if job.results.abandoned or await self._settled(job, scope):
+                        job = self._leave_lane(job)
+                    else:
+                        break
 
-    async def _settled(self, job: Job) -> bool:
+    async def _settled(self, job: Job, scope: anyio.CancelScope) -> bool:
         """Take a job to its outcome; tells False if it is set aside until its execution is looked for."""
         try:
-            outcome = await self._submit(job)
+            outcome = await self._submit(job, scope)
         except asyncio.CancelledError:
             self._interrupted(job)
             raise
@@ -236,7 +237,7 @@ class Submitter:
         else:
             job.results.ended(self._unknown(job, job.in_doubt))
 
-    async def _submit(self, job: Job) -> Outcome | None:
+    async def _submit(self, job: Job, scope: anyio.CancelScope) -> Outcome | None:
         """Take one job to its outcome, or None if it is set aside."""
         job.began = monotonic()
         try:
@@ -252,13 +253,13 @@ class Submitter:
         if job.in_doubt is not None and self._on_unknown != "resend":
             return self._in_doubt(job, job.in_doubt)
         try:
-            return await self._attempt(job)
+            return await self._attempt(job, scope)
         except CallError as error:
             failure = error
         try:
             return await retry_from(
                 failure,
-                lambda: self._attempt(job),
+                lambda: self._attempt(job, scope),
                 retryable=lambda error: self._verdict(job, error) is Verdict.RETRY,
                 exhausted=lambda error, seconds: self._exhausted(job, error, seconds),
                 before_wait=lambda error, wait: self._events.retry(job.key, job.request, error, job.attempts, wait),
@@ -281,12 +282,12 @@ class Submitter:
             await self._recording.again(job)
         return None
 
-    async def _attempt(self, job: Job) -> Started:
+    async def _attempt(self, job: Job, scope: anyio.CancelScope) -> Started:
         """Take a token, note the intent, send the request once, and record the execution id."""
         if self._pacer is not None:
             await self._pacer.acquire()
         await self._intend(job)
-        response = await self._call(job)
+        response = await self._call(job, scope)
         self._service_answered = True
         execution_id, request_id = response.execution_id, response.request_id
         if self._doubts is not None:
@@ -314,20 +315,27 @@ class Submitter:
             self._recording.not_sent(job)
             raise self._stop_error()
 
-    async def _call(self, job: Job) -> StartBatchJobResponse:
-        """Send the request and write the answer, where no cancellation reaches but the deadline that `stop` sets."""
+    async def _call(self, job: Job, scope: anyio.CancelScope) -> StartBatchJobResponse:
+        """Send the request and write the answer, where no cancellation reaches but the deadline that `stop` sets.
+
+        `scope` is the worker's own; past that deadline it stays cancelled, and ends the worker.
+        """
         response: StartBatchJobResponse | None = None
         failure: CallError | None = None
-        with anyio.CancelScope(shield=True) as scope:
-            self._calls_under_way.add(scope)
+        scope.shield = True
+        self._calls_under_way.add(scope)
+        try:
             try:
-                try:
-                    response = await self._client.start_batch_job(job.request)
-                except CallError as error:
-                    failure = self._doubted(job, error)
-                await self._written(job, response, failure)
-            finally:
-                self._calls_under_way.discard(scope)
+                response = await self._client.start_batch_job(job.request)
+            except CallError as error:
+                failure = self._doubted(job, error)
+            await self._written(job, response, failure)
+        except asyncio.CancelledError:
+            if not scope.cancel_called:
+                raise
+        finally:
+            self._calls_under_way.discard(scope)
+            scope.shield = False
         if response is not None:
             return response
         if failure is None:

@@ -21,6 +21,7 @@ LAYERS = {
     "events": 2,
     "ledger": 2,
     "answers": 0,
+    "clock": 0,
     "wire": 2,
     "aws": 2,
     "aiobotocore_transport": 2,

@@ -100,9 +100,10 @@ def export(url: str | None, run_name: str, form: Literal["csv", "jsonl"]) -> Non
     """Print every row of a run, with the fields of a line of `submit`."""
 
     async def write(ledger: Ledger) -> None:
+        view = await ledger.run(run_name)
         if form == "csv":
             emit(_csv_line(_FIELDS))
-        async for row in (await ledger.run(run_name)).rows():
+        async for row in view.rows():
             fields = line(row)
             if form == "jsonl":
                 del fields["candidates"]

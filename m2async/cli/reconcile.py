@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 
 import typer
@@ -13,6 +12,7 @@ from m2async.cli.listings import Form
 from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
+from m2async.clock import steady_time
 from m2async.errors import ConfigurationError, M2AsyncError
 from m2async.ledger import LedgerAddressError, LedgerRow, RowState, Run, RunNotFoundError, open_ledger
 from m2async.reconcile import reconcile as decide
@@ -37,7 +37,7 @@ def reconcile(run_name: str, service: Service, url: str | None, settle: float, f
                         client,
                         ledger,
                         application_id,
-                        settled_before=time.time() - settle,
+                        settled_before=steady_time() - settle,
                         margins=Margins(late=settle),
                         wanted=by_id.keys(),
                         echoes={},

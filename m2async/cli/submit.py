@@ -152,6 +152,7 @@ class _Submission:
         self._progress = progress
         self._open: dict[str, StartBatchJob] = {}  # rows that were read and have not ended
         self._last_read = 0
+        self._now: set[str] = set()  # the keys of this command's own outcomes, where there are earlier ones
 
     async def run(
         self,
@@ -172,16 +173,20 @@ class _Submission:
             run = await self._open_run(stack, ledger)
             self.lines.rows = run.info.rows
             self._progress.start(run.info.rows)
-            await self._show_what_was_started_before(run)
+            before = await self._say_what_was_started_before(run)
             submitter = Submitter(client, ledger=ledger, run=run, **pace._asdict(), logger=log)
             await stack.enter_async_context(submitter)
             signals.on_first = lambda: self._interrupt(submitter)
             try:
                 async for outcome in submitter.submit_many(self._noting(run.rows(*_NOT_STARTED))):
                     self._open.pop(outcome.key, None)
+                    if before:
+                        self._now.add(outcome.key)
                     self._show_outcome(outcome)
             except SubmissionStoppedError:
                 pass  # said below, as it is where the last job was the one that stopped the run
+            if before:
+                await self._show_what_was_started_before(run)
             if submitter.stopped_by is not None:
                 await self._stopped(submitter.stopped_by, run)
                 return STOPPED
@@ -200,15 +205,21 @@ class _Submission:
             await run.plan(planned.rows())
         return run
 
-    async def _show_what_was_started_before(self, run: Run) -> None:
-        async for row in run.rows(RowState.STARTED):
-            self._show_outcome(outcome_of(row), before=True)
-        if self.lines.counts["started"] and not self._show.quiet:
-            left = run.info.rows - self.lines.counts["started"]
+    async def _say_what_was_started_before(self, run: Run) -> bool:
+        """Say how many jobs need no start; the first of the others does not wait for their lines."""
+        started = (await run.counts())[RowState.STARTED]
+        if started and not self._show.quiet:
+            left = run.info.rows - started
             say(
-                f"run {run.info.name}: {self.lines.counts['started']:,} jobs were started before, {left:,} are left; "
+                f"run {run.info.name}: {started:,} jobs were started before, {left:,} are left; "
                 "another --run NAME starts them all again"
             )
+        return started > 0
+
+    async def _show_what_was_started_before(self, run: Run) -> None:
+        async for row in run.rows(RowState.STARTED):
+            if row.key not in self._now:
+                self._show_outcome(outcome_of(row), before=True)
 
     def _show_outcome(self, outcome: Outcome, *, before: bool = False) -> None:
         self.lines.outcome(outcome, before=before)

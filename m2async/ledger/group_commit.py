@@ -108,6 +108,7 @@ def _end(futures: list[asyncio.Future[Any]], results: Sequence[object] | None) -
             continue
         if isinstance(result, BaseException):
             future.set_exception(result)
+            future.exception()  # counts as seen, also where whoever made the write does not wait for it
         else:
             future.set_result(result)
 

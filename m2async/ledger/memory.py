@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 
 import anyio.lowlevel
 from msgspec.structs import replace
 
+from m2async.clock import steady_time
 from m2async.jobs import StartBatchJob
 from m2async.ledger.changes import Changes
 from m2async.ledger.errors import (
@@ -58,7 +58,7 @@ class _Content:
 class MemoryLedger(Ledger):
     """A ledger that is gone when it is closed; each has its own runs."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, clock: Callable[[], float] = steady_time) -> None:
         self.clock = clock
         self.claims: dict[str, tuple[_Content, LedgerRow]] = {}
         self._contents: dict[str, _Content] = {}

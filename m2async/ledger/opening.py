@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from os import PathLike
 from pathlib import Path
 
+from m2async.clock import steady_time
 from m2async.ledger.errors import LedgerAddressError
 from m2async.ledger.interface import Ledger
 from m2async.ledger.memory import MemoryLedger
@@ -19,7 +19,7 @@ async def open_ledger(
     address: str | PathLike[str],
     *,
     must_exist: bool = False,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = steady_time,
     busy_timeout: float = 30.0,
 ) -> AsyncGenerator[Ledger, None]:
     """Open a ledger, as an async context manager.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Any, Self, TypeVar, cast
 import anyio.lowlevel
 from msgspec.structs import replace
 
+from m2async.clock import steady_time
 from m2async.jobs import StartBatchJob
 from m2async.ledger import sqlite_decisions as decisions
 from m2async.ledger import sqlite_reads as reads
@@ -62,7 +62,7 @@ class SqliteLedger(Ledger):
         path: Path,
         *,
         must_exist: bool = False,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = steady_time,
         busy_timeout: float = 30.0,
         scripts: Sequence[str] | None = None,
     ) -> Self:

@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from urllib.parse import quote
 
 from m2async.ledger.errors import LedgerError, LedgerVersionError, NotALedgerError
@@ -52,7 +53,7 @@ def connect_reader(file: LedgerFile, *, busy_timeout: float) -> sqlite3.Connecti
     return connection
 
 
-def integrity_problems(path: str) -> list[str]:
+def integrity_problems(path: Path) -> list[str]:
     """Let SQLite check the whole file; gives what is wrong with it."""
     with closing(sqlite3.connect(path)) as connection:
         problems = [text for (text,) in connection.execute("PRAGMA integrity_check")]
@@ -71,10 +72,11 @@ def _connect(file: LedgerFile, busy_timeout: float) -> sqlite3.Connection:
 
 
 def _check_ours(connection: sqlite3.Connection, address: str, known: int) -> None:
+    connection.execute("BEGIN")  # so that all is of one moment, while others may be making the schema
     application_id, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
-    if application_id != APPLICATION_ID and (
-        application_id or version or _first(connection, "SELECT count(*) FROM sqlite_master")
-    ):
+    objects = _first(connection, "SELECT count(*) FROM sqlite_master")
+    connection.execute("COMMIT")
+    if application_id != APPLICATION_ID and (application_id or version or objects):
         raise NotALedgerError(address, "is an SQLite database of another program")
     if version > known:
         raise LedgerVersionError(address, version, known)

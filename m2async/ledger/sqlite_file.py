@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from m2async.ledger.errors import (
     LedgerReadOnlyError,
     NotALedgerError,
 )
+
+_SMALLEST = 512  # bytes of the smallest page; SQLite takes a smaller file for an empty one, and writes over it
 
 # https://www.sqlite.org/rescode.html: the low byte of an extended result code is the primary code
 _ERROR_OF_CODE: dict[int, tuple[type[LedgerError], str]] = {
@@ -44,14 +47,16 @@ class LedgerFile:
     def make(self, *, must_exist: bool) -> None:
         """See that there is a file that can be written; a new one is its owner's alone from the first moment.
 
-        An existing file is not opened here: closing it would give up the locks that SQLite has on it
-        elsewhere in this process (https://www.sqlite.org/howtocorrupt.html, 2.2).
+        The file is not opened here: closing it would give up the locks that SQLite has on it elsewhere in this
+        process (https://www.sqlite.org/howtocorrupt.html, 2.2).
         """
         address = str(self.path)
         try:
             if self.path.exists():
                 if not self.path.is_file():
                     raise NotALedgerError(address, "is not a file")
+                if 0 < self.path.stat().st_size < _SMALLEST:
+                    raise NotALedgerError(address, "is not an SQLite database")
                 if not os.access(self.path, os.W_OK):
                     raise LedgerReadOnlyError(address, "cannot be written")
                 return
@@ -59,13 +64,7 @@ class LedgerFile:
                 raise LedgerNotFoundError(address, "does not exist")
             if not self.path.parent.is_dir():
                 raise LedgerNotFoundError(address, f"there is no directory {self.path.parent}")
-            with suppress(FileExistsError):
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                try:
-                    os.fchmod(descriptor, 0o600)  # whatever the umask took away
-                finally:
-                    os.close(descriptor)
-                _sync_directory(self.path.parent)
+            _make_empty(self.path)
         except OSError as exc:
             raise translated_os_error(exc, address) from exc
 
@@ -87,6 +86,22 @@ class LedgerFile:
             if now.st_size < seen.st_size:
                 raise LedgerDamagedError(str(self.path), f"{path.name} was truncated while in use")
             self._seen[path] = now
+
+
+def _make_empty(path: Path) -> None:
+    """Make a file, unless another was first; it is under its name only when nothing has it open any more."""
+    unnamed = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            os.fchmod(descriptor, 0o600)  # whatever the umask took away
+        finally:
+            os.close(descriptor)
+        with suppress(FileExistsError):
+            path.hardlink_to(unnamed)
+    finally:
+        unnamed.unlink()
+    _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:

@@ -150,6 +150,7 @@ class Batches:
         """Commit what is written within; once it ended without an error, that is durable."""
         if self._damage is not None:
             raise self._damage
+        self._file_is_sound()  # before, as a file that was cut may be made long again by writing
         connection = self._connection
         try:
             try:
@@ -165,7 +166,7 @@ class Batches:
             error = translated(exc, self._address)
             self._damage = error if isinstance(error, LedgerDamagedError) else None
             raise error from exc
-        self._file_is_sound()
+        self._file_is_sound()  # after, as what was written into a deleted file is not durable
 
     def _file_is_sound(self) -> None:
         try:

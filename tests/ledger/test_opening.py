@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from m2async.ledger import LedgerAddressError, LedgerNotFoundError, NotALedgerError, open_ledger
+from tests.ledger.samples import files_in, planned
+
+
+async def test_each_ledger_in_memory_has_its_own_runs() -> None:
+    async with open_ledger("memory:") as one, planned(one):
+        async with open_ledger("memory:") as other:
+            assert await other.runs() == []
+
+
+@pytest.mark.parametrize("form", ["{}", "sqlite:///{}"])
+async def test_a_path_names_a_file(path: Path, form: str) -> None:
+    async with open_ledger(form.format(path)) as ledger, planned(ledger):
+        assert files_in(path.parent) >= {"ledger.db"}
+    async with open_ledger(path) as ledger:
+        assert len(await ledger.runs()) == 1
+
+
+async def test_a_relative_path_is_relative_in_either_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for address in ("a b%20?c#.db", "sqlite:///2.db"):
+        async with open_ledger(address) as ledger, planned(ledger):
+            pass
+    assert files_in(tmp_path) == {"a b%20?c#.db", "2.db"}
+
+
+@pytest.mark.parametrize("address", ["postgresql://host/db", "redis:x", "sqlite:nightly.db", "sqlite:////", "memory"])
+async def test_what_names_no_ledger_is_refused(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if address == "memory":  # a file of this name
+        async with open_ledger(address):
+            assert "memory" in files_in(tmp_path)
+        return
+    with pytest.raises((LedgerAddressError, NotALedgerError)):
+        async with open_ledger(address):
+            pass
+
+
+async def test_an_empty_address_is_refused() -> None:
+    for address in ("", "sqlite:///"):
+        with pytest.raises(LedgerAddressError, match="is empty"):
+            async with open_ledger(address):
+                pass
+
+
+async def test_a_ledger_that_must_exist_is_not_made(path: Path) -> None:
+    with pytest.raises(LedgerNotFoundError, match="does not exist"):
+        async with open_ledger(path, must_exist=True):
+            pass
+    assert files_in(path.parent) == set()
+    async with open_ledger(path):
+        pass
+    async with open_ledger(path, must_exist=True):
+        pass
+
+
+async def test_a_directory_that_there_is_not_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(LedgerNotFoundError, match="there is no directory"):
+        async with open_ledger(tmp_path / "none" / "ledger.db"):
+            pass
+    assert files_in(tmp_path) == set()

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from m2async.ledger.states import NEVERTHELESS_UNKNOWN, NEXT_STATE, Event, RowState, Standing, follow
+
+PENDING, INTENT, STARTED, REJECTED, UNKNOWN = RowState
+
+
+def test_exactly_these_transitions_are_legal_without_an_earlier_doubt() -> None:
+    legal = {
+        (state, event, after.state)
+        for state, event in product(RowState, Event)
+        if (after := follow(Standing(state, state is UNKNOWN), event))
+    }
+    assert legal == {
+        (PENDING, Event.INTEND, INTENT),
+        (UNKNOWN, Event.RESEND, INTENT),
+        (INTENT, Event.STARTED, STARTED),
+        (INTENT, Event.REFUSED, PENDING),
+        (INTENT, Event.REJECTED, REJECTED),
+        (INTENT, Event.UNKNOWN, UNKNOWN),
+        (INTENT, Event.CRASH, UNKNOWN),
+        (UNKNOWN, Event.CLAIMED, STARTED),
+        (UNKNOWN, Event.NOT_STARTED, PENDING),
+        (REJECTED, Event.RETRY, PENDING),
+    }
+
+
+@pytest.mark.parametrize("event", [Event.REFUSED, Event.REJECTED])
+def test_what_a_later_attempt_meets_does_not_settle_an_earlier_doubt(event: Event) -> None:
+    resent = follow(Standing(UNKNOWN, 1), Event.RESEND)
+    assert resent == Standing(INTENT, 1)
+    assert follow(resent, event) == Standing(UNKNOWN, 1)
+    assert event in NEVERTHELESS_UNKNOWN
+
+
+def test_a_start_after_a_doubt_leaves_the_doubt_visible() -> None:
+    assert follow(Standing(INTENT, 1), Event.STARTED) == Standing(STARTED, 1)
+
+
+def test_each_unanswered_attempt_is_one_more_doubt_and_each_claim_one_less() -> None:
+    assert follow(Standing(INTENT, 1), Event.UNKNOWN) == Standing(UNKNOWN, 2)
+    assert follow(Standing(INTENT, 1), Event.CRASH) == Standing(UNKNOWN, 2)
+    assert follow(Standing(UNKNOWN, 2), Event.CLAIMED) == Standing(STARTED, 1)
+
+
+def test_learning_that_nothing_was_started_settles_every_doubt() -> None:
+    assert follow(Standing(UNKNOWN, 3), Event.NOT_STARTED) == Standing(PENDING, 0)
+
+
+def test_no_way_leads_from_a_doubt_to_a_row_that_looks_sure() -> None:
+    """Whatever happens: UNKNOWN rows have doubts, PENDING and REJECTED rows have none."""
+    seen, ahead = set(), [Standing(PENDING, 0)]
+    while ahead:
+        standing = ahead.pop()
+        if standing in seen or standing.doubts > 4:
+            continue
+        seen.add(standing)
+        assert (standing.doubts > 0) >= (standing.state is UNKNOWN)
+        assert not (standing.doubts and standing.state in {PENDING, REJECTED})
+        ahead += [after for event in Event if (after := follow(standing, event))]
+    assert {standing.state for standing in seen} == set(RowState)
+
+
+def test_every_event_but_the_ways_into_intent_has_its_place_in_the_table() -> None:
+    assert {event for _, event in NEXT_STATE} == set(Event)

@@ -1,0 +1,180 @@
+"""Random writes, closings and crashes of the process's kind, against a model of a few lines."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from m2async.ledger import ExecutionClaimedError, IllegalTransitionError, Ledger, RowState, Run, open_ledger
+from tests.ledger.samples import APPLICATION, Clock, rows
+
+ROWS = 4
+numbers = st.integers(1, ROWS)
+attempts = st.sampled_from([0, 0, 0, 0, 0, -1, 1])  # added to the attempt that would be right
+executions = st.sampled_from("ABCDEFGH")
+
+
+@dataclass
+class Row:
+    """What the model knows of a row."""
+
+    state: str = "pending"
+    attempts: int = 0
+    doubts: set[int] = field(default_factory=set)
+    execution: str | None = None
+
+
+class Transitions(RuleBasedStateMachine):
+    address: Callable[[str], str | Path]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.directory = tempfile.TemporaryDirectory()
+        self.model = {number: Row() for number in range(1, ROWS + 1)}
+        self.contexts = open_ledger(type(self).address(self.directory.name), clock=Clock())
+        self.ledger: Ledger = self.runner.run(self.contexts.__aenter__())
+        self.run_: Run = self.runner.run(self.ledger.open_run("run"))
+        self.runner.run(self.run_.plan(rows(ROWS)))
+
+    def teardown(self) -> None:
+        self.runner.run(self.contexts.__aexit__(None, None, None))
+        self.runner.close()
+        self.directory.cleanup()
+
+    def write(self, make: Callable[[], Awaitable[None]], *, legal: bool) -> bool:
+        """Make a write, and see that it fails exactly where it is not legal."""
+
+        async def wait() -> None:
+            await make()
+
+        try:
+            self.runner.run(wait())
+        except (IllegalTransitionError, ExecutionClaimedError):
+            assert not legal
+            return False
+        assert legal
+        return True
+
+    @initialize()
+    def begin(self) -> None:
+        """Begin with rows that nothing happened to."""
+
+    @rule(number=numbers, off=attempts, resend=st.booleans())
+    def intend(self, number: int, off: int, resend: bool) -> None:
+        row = self.model[number]
+        attempt = row.attempts + 1 + off
+        legal = off == 0 and row.state == ("unknown" if resend else "pending")
+        if self.write(lambda: self.run_.intend(number, attempt, 1.0, resend=resend), legal=legal):
+            row.state, row.attempts = "intent", attempt
+
+    @rule(number=numbers, off=attempts)
+    def started(self, number: int, off: int) -> None:
+        row = self.model[number]
+        legal = off == 0 and row.state == "intent"
+        execution = f"own-{number}-{row.attempts}"
+        if self.write(lambda: self.run_.started(number, row.attempts + off, execution), legal=legal):
+            row.state, row.execution = "started", execution
+
+    @rule(number=numbers, off=attempts, rejected=st.booleans())
+    def not_this_time(self, number: int, off: int, rejected: bool) -> None:
+        row = self.model[number]
+        write = self.run_.rejected if rejected else self.run_.refused
+        if self.write(
+            lambda: write(number, row.attempts + off, "code", "message"), legal=off == 0 and row.state == "intent"
+        ):
+            row.state = "unknown" if row.doubts else "rejected" if rejected else "pending"
+
+    @rule(number=numbers, off=attempts)
+    def unknown(self, number: int, off: int) -> None:
+        row = self.model[number]
+        legal = off == 0 and row.state == "intent"
+        if self.write(lambda: self.run_.unknown(number, row.attempts + off, "code", "message"), legal=legal):
+            row.state = "unknown"
+            row.doubts.add(row.attempts)
+
+    @rule(number=numbers, attempt=st.integers(1, 4), execution=executions)
+    def claim(self, number: int, attempt: int, execution: str) -> None:
+        row = self.model[number]
+        free = execution not in {row.execution for row in self.model.values()}
+        legal = row.state == "unknown" and attempt in row.doubts and free
+        if self.write(lambda: self.run_.claim(number, attempt, execution, "note"), legal=legal):
+            row.state, row.execution = "started", execution
+            row.doubts.discard(attempt)
+
+    @rule(number=numbers, off=attempts)
+    def not_started(self, number: int, off: int) -> None:
+        row = self.model[number]
+        legal = off == 0 and row.state == "unknown"
+        if self.write(lambda: self.run_.not_started(number, row.attempts + off, "note"), legal=legal):
+            row.state = "pending"
+            row.doubts.clear()
+
+    @rule(number=numbers, off=attempts)
+    def retry(self, number: int, off: int) -> None:
+        row = self.model[number]
+        legal = off == 0 and row.state == "rejected"
+        if self.write(lambda: self.run_.retry(number, row.attempts + off, "note"), legal=legal):
+            row.state = "pending"
+
+    @rule()
+    def leave_and_open_again(self) -> None:
+        self.runner.run(self.run_.aclose())
+        self.run_ = self.runner.run(self.ledger.open_run("run"))
+        for row in self.model.values():
+            if row.state == "intent":
+                row.state = "unknown"
+                row.doubts.add(row.attempts)
+
+    @invariant()
+    def the_ledger_says_what_the_model_says(self) -> None:
+        async def told() -> dict[int, Row]:
+            told = {
+                row.number: Row(row.state.label, row.attempts, set(), row.execution_id)
+                for row in await self.run_.page()
+            }
+            for attempt in await self.ledger.open_attempts(APPLICATION):
+                if attempt.ended_at is not None:
+                    told[attempt.number].doubts.add(attempt.attempt)
+            for row in await self.run_.page():
+                assert row.doubts == len(told[row.number].doubts)
+            counts = await self.run_.counts()
+            states = [row.state for row in told.values()]
+            assert counts == {state: states.count(state.label) for state in RowState}
+            return told
+
+        assert self.runner.run(told()) == self.model
+
+
+class InMemory(Transitions):
+    @staticmethod
+    def address(directory: str) -> str:
+        return "memory:"
+
+
+class InSqlite(Transitions):
+    @staticmethod
+    def address(directory: str) -> Path:
+        return Path(directory, "ledger.db")
+
+
+@pytest.mark.parametrize(("machine", "examples"), [(InMemory, 100), (InSqlite, 50)])
+def test_whatever_happens_the_ledger_follows_the_table(machine: type[Transitions], examples: int) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=30,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
