@@ -19,6 +19,7 @@ from m2async.wire.http11 import Response
 from m2async.wire.pool import IDLE_SECONDS, Connection, Pool
 from tests.tls import client_context, doubting_client_context, server_context
 
+SOON = IDLE_SECONDS / 2  # what was lost must not be taken for found when it was idle too long
 BIG = b"x" * 16 * 2**20  # more than the buffers of both ends hold
 
 
@@ -85,7 +86,7 @@ class Server:
         return [bytes(peer.received) for peer in self.peers]
 
     async def until(self, holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(SOON):
             while not holds():
                 self.changed.clear()
                 await self.changed.wait()
@@ -99,7 +100,7 @@ async def serving(
 ) -> AsyncIterator[Server]:
     server = Server(on_data, on_connection)
     listening = socket.socket(proto=socket.IPPROTO_TCP)  # said, so that asyncio sends without delay
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     listening.bind(("127.0.0.1", 0))
     listener = await asyncio.get_running_loop().create_server(lambda: Peer(server), sock=listening, ssl=tls)
     server.port = listening.getsockname()[1]
@@ -148,8 +149,7 @@ def check_empty(pool: Pool) -> None:
 
 
 async def call(pool: Pool, request: bytes) -> bytes:
-    """Make a call, which may not take long: what was lost would come back when it was idle too long."""
-    async with asyncio.timeout(IDLE_SECONDS / 2):
+    async with asyncio.timeout(SOON):
         connection = pool.take_nowait() or await pool.take()
         return (await connection.exchange(request)).body
 
@@ -167,7 +167,7 @@ async def turns(count: int = 10) -> None:
 
 async def until(holds: Callable[[], object]) -> None:
     """Turn the loop until something holds that no server can see."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(SOON):
         while not holds():
             await asyncio.sleep(0)
 
@@ -627,6 +627,24 @@ async def test_closing_ends_connections_that_are_being_made() -> None:
         await server.until(lambda: not server.alive)
 
 
+async def test_closing_at_the_moment_a_connection_is_made_ends_it(
+    server: Server, tls: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Connection.connection_made
+    closing: list[asyncio.Task[None]] = []
+
+    def made_and_closed(connection: Connection, transport: asyncio.BaseTransport) -> None:
+        made(connection, transport)
+        closing.append(asyncio.get_running_loop().create_task(pool.aclose()))
+
+    async with pooling(server, tls) as pool:
+        monkeypatch.setattr(Connection, "connection_made", made_and_closed)
+        await check_not_sent(pool, "the client was closed")
+        async with asyncio.timeout(SOON):
+            await closing[0]
+        assert not b"".join(server.requests)
+
+
 async def test_closing_at_any_moment_ends_everything(server: Server, tls: ssl.SSLContext | None) -> None:
     for steps in range(40):
         async with pooling(server, tls, max_connections=2) as pool:
@@ -649,7 +667,7 @@ async def test_closing_a_pool_that_nobody_used(server: Server, tls: ssl.SSLConte
 
 
 def stop_reading(peer: Peer) -> None:
-    peer.transport.pause_reading()
+    asyncio.get_running_loop().call_soon(peer.transport.pause_reading)  # uvloop starts to read after connection_made
 
 
 async def check_half_sent(server: Server, is_tls: bool, end: Callable[[], None], *, read_timeout: float = 10.0) -> None:
@@ -668,7 +686,7 @@ async def check_half_sent(server: Server, is_tls: bool, end: Callable[[], None],
             assert isinstance(caught.value, NotSentError)
             assert caught.value.message.startswith("the request was not sent whole: ")
         if not server.peers[0].transport.is_closing():
-            server.peers[0].transport.resume_reading()
+            server.peers[0].transport.abort()  # it would read what is on its way
 
 
 @pytest.fixture
@@ -853,6 +871,18 @@ async def test_a_caller_cancelled_at_any_step_leaves_no_stale_answer(
             assert await call(pool, b"<3>") == b"<3>"
             assert first.done()
             assert first.cancelled() or first.result() == b"<1>"
+
+
+async def test_a_caller_that_is_cancelled_closes_its_connection(server: Server, tls: ssl.SSLContext | None) -> None:
+    server.on_data = nothing
+    async with pooling(server, tls, max_connections=1) as pool:
+        first = asyncio.create_task(call(pool, b"1"))
+        await server.until(lambda: server.requests == [b"1"])
+        first.cancel()
+        await server.until(lambda: server.peers[0].is_lost)
+        assert first.cancelled()
+        server.on_data = echo
+        assert await call(pool, b"2") == b"2"
 
 
 async def test_a_caller_cancelled_when_its_answer_is_there_does_not_disturb_the_next(
