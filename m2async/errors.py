@@ -133,8 +133,9 @@ class M2ServiceException(CallError):  # noqa: N818 - the services' exceptions be
         self.request_id = request_id
         self.retry_after = retry_after
         self.details: Mapping[str, Any] = dict(details or {})
-        # A 4xx was refused before it had an effect; after anything else the job may run.
-        self.may_have_started = not 400 <= http_status < 500
+        # A 4xx was refused before it had an effect; after anything else the job may run. But for 408: it can be meant
+        # for the idle connection, and be on its way while a request arrives whole (RFC 9110, section 15.5.9).
+        self.may_have_started = not 400 <= http_status < 500 or http_status == 408
 
     @property
     def code(self) -> str:

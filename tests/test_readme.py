@@ -55,7 +55,7 @@ def test_every_exception_of_a_call_without_an_answer_is_in_the_table() -> None:
     request = StartBatchJob("app", ScriptJob("X"))
     unanswered = [errors.AnswerTimeoutError, errors.ConnectionLostError, errors.UnreadableAnswerError]
     for kind in unanswered:
-        started, follows = rows["Timeout, lost connection, unreadable answer"]
+        started, follows = rows["Timeout (also HTTP 408), lost connection, unreadable answer"]
         assert started == "unknown"
         assert FOLLOWS[verdict(kind("x"), request, "hold")] in follows
         assert FOLLOWS[verdict(kind("x"), request, "adopt")] in follows

@@ -111,15 +111,20 @@ class WireTransport:
             await self._ask_credentials()
         connection = self._pool.take_nowait() or await self._pool.take()
         # From here to the exchange nothing is awaited: the connection is in hand, and the second stays the same.
-        second = int(time() + self._skew)
-        signer = self._signer
-        if signer is None or signer.second != second:
-            signer = self._sign_for(second)
-        if isinstance(what, Target):
-            signed = signer.prepare(what, USER_AGENT)
-        else:
-            signed = self._signed_starts.get(what.application_id) or self._prepare_start(signer, what)
-        response = await connection.exchange(signed.request(body))
+        try:
+            second = int(time() + self._skew)
+            signer = self._signer
+            if signer is None or signer.second != second:
+                signer = self._sign_for(second)
+            if isinstance(what, Target):
+                signed = signer.prepare(what, USER_AGENT)
+            else:
+                signed = self._signed_starts.get(what.application_id) or self._prepare_start(signer, what)
+            request = signed.request(body)
+        except BaseException:
+            connection.close()
+            raise
+        response = await connection.exchange(request)
         if response.status >= 300:
             error = _exception(response)
             if not (again and await self._mend(error, response, signer)):
