@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import httptools
+import msgspec
+from msgspec.structs import replace
 
 MAX_HEAD = 64 * 1024
 """Bytes of a response before its body."""
@@ -17,7 +17,7 @@ class UnreadableResponseError(Exception):
     """What came is no HTTP/1.1 response, or a larger one than is read."""
 
 
-class Response(NamedTuple):
+class Response(msgspec.Struct, frozen=True, gc=False):
     """A whole response; `keep_alive` says whether the connection can take another request."""
 
     status: int
@@ -61,7 +61,7 @@ class ResponseParser:
         response = self._response
         if response is not None:
             self._response = None
-            return response._replace(keep_alive=False) if self._surplus else response
+            return replace(response, keep_alive=False) if self._surplus else response
         self._size += len(data)
         if self._size > MAX_HEAD and not self._in_body:
             raise UnreadableResponseError(f"the head of the response has more than {MAX_HEAD:,} bytes")

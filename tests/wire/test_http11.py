@@ -7,6 +7,7 @@ from itertools import count, cycle, pairwise, repeat
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from m2async.wire import http11
 from m2async.wire.http11 import MAX_HEAD, Response, ResponseParser, UnreadableResponseError
@@ -129,7 +130,7 @@ def test_what_stands_behind_a_response_leaves_the_response_and_ends_the_connecti
 ) -> None:
     switching = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
     for behind in (data, OK, b"garbage", b"\0", switching, *(OK[:length] for length in range(1, len(OK)))):
-        expected = response._replace(keep_alive=False)
+        expected = replace(response, keep_alive=False)
         assert read(data + behind) == expected, behind
         for place in range(1, len(data)):
             assert read(data[:place], data[place:] + behind) == expected, (place, behind)
