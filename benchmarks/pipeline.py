@@ -12,7 +12,6 @@ disk takes to sync.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Coroutine
@@ -22,42 +21,16 @@ from statistics import median
 from typing import Any
 
 import uvloop
-from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
 
 from benchmarks.nginx import null_server
 from benchmarks.rounds import Goal, contender, measured, play, rate_ratios, show, warm_up
-from benchmarks.submit import APPLICATION, requests
+from benchmarks.submit import plain_loop, requests
 from m2async import M2Client, Submitter
 from m2async.cli.log_file import open_log
 from m2async.ledger import RowState, open_ledger
 
 CONNECTIONS = (64, 256)
 _DIRECTORY = "M2ASYNC_BENCHMARK_DIRECTORY"
-
-
-async def plain_loop(url: str, calls: int, *, connections: int) -> None:
-    config = AioConfig(max_pool_connections=connections)
-    async with AioSession().create_client("m2", endpoint_url=url, config=config) as client:
-        semaphore = asyncio.Semaphore(connections)
-
-        async def start(number: int) -> str:
-            async with semaphore:
-                answer = await client.start_batch_job(
-                    applicationId=APPLICATION,
-                    batchJobIdentifier={"scriptBatchJobIdentifier": {"scriptName": "POSTTRAN"}},
-                    jobParams={"RUNDATE": "20261123", "BRANCH": f"{number:07}"},
-                )
-            execution_id: str = answer["executionId"]
-            return execution_id
-
-        async def run(calls: int) -> None:
-            ids = await asyncio.gather(*(start(number) for number in range(calls)))
-            assert len(set(ids)) == calls
-
-        await run(max(2 * connections, warm_up(calls)))
-        with measured():
-            await run(calls)
 
 
 async def pipeline(url: str, calls: int, *, connections: int) -> None:

@@ -21,7 +21,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
 from benchmarks.nginx import null_server
-from benchmarks.rounds import CONCURRENCY, contender, play, show, timed
+from benchmarks.rounds import CONCURRENCY, contender, measured, play, show, timed, warm_up
 from m2async import M2Client, ScriptJob, StartBatchJob, Submitter
 
 APPLICATION = "carddemolocalapplication23"
@@ -33,10 +33,10 @@ def requests(calls: int) -> Iterator[StartBatchJob]:
         yield StartBatchJob(APPLICATION, ScriptJob("POSTTRAN"), {"RUNDATE": "20261123", "BRANCH": f"{number:07}"})
 
 
-async def plain_loop(url: str, calls: int) -> None:
-    config = AioConfig(max_pool_connections=CONCURRENCY)
+async def plain_loop(url: str, calls: int, *, connections: int = CONCURRENCY) -> None:
+    config = AioConfig(max_pool_connections=connections)
     async with AioSession().create_client("m2", endpoint_url=url, config=config) as client:
-        semaphore = asyncio.Semaphore(CONCURRENCY)
+        semaphore = asyncio.Semaphore(connections)
 
         async def start(number: int) -> str:
             async with semaphore:
@@ -52,7 +52,9 @@ async def plain_loop(url: str, calls: int) -> None:
             ids = await asyncio.gather(*(start(number) for number in range(calls)))
             assert len(set(ids)) == calls
 
-        await timed(run, int, calls)
+        await run(max(2 * connections, warm_up(calls)))
+        with measured():
+            await run(calls)
 
 
 async def submitter(url: str, calls: int) -> None:
