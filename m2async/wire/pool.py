@@ -221,25 +221,25 @@ class Connection(asyncio.Protocol):
         self._deadline = 0.0
         self._unsent = False
 
-    async def exchange(self, request: bytes) -> Response:
-        """Send a request and wait for its response; then the connection is the pool's again.
+    def exchange(self, request: bytes) -> asyncio.Future[Response]:
+        """Send a request; the future is its response, and then the connection is the pool's again.
 
-        Raises NotSentError if the connection broke before the last byte was handed to the socket, and
-        AnswerTimeoutError, ConnectionLostError or UnreadableAnswerError after that. A caller that is
-        cancelled closes the connection.
+        It raises NotSentError if the connection broke before the last byte was handed to the socket, and
+        AnswerTimeoutError, ConnectionLostError or UnreadableAnswerError after that. Whoever cancels it, or is
+        cancelled while waiting for it, calls `abandon`.
         """
         loop = self._pool.loop
-        waiter = self._waiter = loop.create_future()
+        waiter: asyncio.Future[Response] = loop.create_future()
+        self._waiter = waiter
         self._deadline = loop.time() + self._pool.read_timeout
         self._transport.write(request)
-        try:
-            response: Response = await waiter
-        except asyncio.CancelledError:
-            if self._waiter is waiter:  # otherwise the answer came at the same moment: it may be another's already
-                self._waiter = None
-                self._transport.abort()
-            raise
-        return response
+        return waiter
+
+    def abandon(self) -> None:
+        """Close the connection if its response was cancelled; it may have come just before, and be another's now."""
+        if self._waiter is not None and self._waiter.cancelled():
+            self._waiter = None
+            self._transport.abort()
 
     def is_open(self) -> bool:
         """Whether nothing is known to have ended it."""

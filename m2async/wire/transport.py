@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 from time import time
@@ -124,7 +125,11 @@ class WireTransport:
         except BaseException:
             connection.close()
             raise
-        response = await connection.exchange(request)
+        try:
+            response = await connection.exchange(request)
+        except asyncio.CancelledError:
+            connection.abandon()
+            raise
         if response.status >= 300:
             error = _exception(response)
             if not (again and await self._mend(error, response, signer)):
@@ -174,7 +179,7 @@ class WireTransport:
         return True
 
 
-class _Started(msgspec.Struct, rename="camel"):
+class _Started(msgspec.Struct, rename="camel", gc=False):
     execution_id: str
 
 

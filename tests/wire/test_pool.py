@@ -151,7 +151,16 @@ def check_empty(pool: Pool) -> None:
 async def call(pool: Pool, request: bytes) -> bytes:
     async with asyncio.timeout(SOON):
         connection = pool.take_nowait() or await pool.take()
-        return (await connection.exchange(request)).body
+        return (await exchanged(connection, request)).body
+
+
+async def exchanged(connection: Connection, request: bytes) -> Response:
+    """Use a connection as the transport does."""
+    try:
+        return await connection.exchange(request)
+    except asyncio.CancelledError:
+        connection.abandon()
+        raise
 
 
 def grow_old(pool: Pool) -> None:
@@ -807,7 +816,7 @@ async def test_calls_under_way_have_one_timer_in_all(server: Server, tls: ssl.SS
         scheduled = len(getattr(loop, "_scheduled", ()))  # asyncio's own list of timers
         counting = CountingLoop(loop)
         pool.loop = cast("asyncio.AbstractEventLoop", counting)
-        calls = [asyncio.create_task(connection.exchange(b"1")) for connection in connections]
+        calls = [asyncio.create_task(exchanged(connection, b"1")) for connection in connections]
         await until(lambda: sum(len(peer.received) for peer in server.peers) == 100)
         assert counting.timers <= 2  # the pool's own tick, if it came by
         assert len(getattr(loop, "_scheduled", ())) <= scheduled + 1
