@@ -25,7 +25,7 @@ _INTEGER = range(-(2**31), 2**31)  # Integer: 32 bits, signed
 _encode = msgspec.json.Encoder().encode
 
 
-class Job(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+class Job(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="camel"):
     """What to start: one of ScriptJob, FileJob, S3Job and RestartJob (BatchJobIdentifier, a union)."""
 
     member: ClassVar[str]
@@ -194,7 +194,7 @@ class RestartJob(Job, frozen=True, omit_defaults=True, rename="camel"):
 _JOB_OF_MEMBER: Mapping[str, type[Job]] = {job.member: job for job in (ScriptJob, FileJob, S3Job, RestartJob)}
 
 
-class StartBatchJob(msgspec.Struct, frozen=True):
+class StartBatchJob(msgspec.Struct, frozen=True, gc=False):
     """One StartBatchJob request.
 
     Arguments:

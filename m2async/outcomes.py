@@ -39,7 +39,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-class Started(Outcome, frozen=True, kw_only=True):
+class Started(Outcome, frozen=True, kw_only=True, gc=False):
     """The service answered with an execution id."""
 
     execution_id: str

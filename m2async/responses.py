@@ -14,7 +14,7 @@ from m2async.jobs import Job, job_from_api
 TERMINAL_STATUSES = frozenset({"Cancelled", "Succeeded", "Failed", "Purged", "Succeeded With Warning"})
 
 
-class StartBatchJobResponse(msgspec.Struct, frozen=True):
+class StartBatchJobResponse(msgspec.Struct, frozen=True, gc=False):
     """The answer to StartBatchJob: the job was started as this execution."""
 
     execution_id: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from m2async.jobs import Job, ScriptJob, StartBatchJob, job_from_api
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode_params = msgspec.json.Decoder(dict[str, str]).decode
-_TEMPLATE = StartBatchJob("application", ScriptJob("SCRIPT"))
+_blank: Callable[[], StartBatchJob] = StartBatchJob("application", ScriptJob("SCRIPT")).__copy__  # type: ignore[attr-defined]
 
 
 class RequestColumns(NamedTuple):
@@ -38,7 +38,7 @@ def to_columns(request: StartBatchJob) -> RequestColumns:
 
 def from_columns(application_id: str, job: str, params: str | None, secret: str | None) -> StartBatchJob:
     """Make the request of columns that `to_columns` wrote; it was checked before, and is not checked again."""
-    request = copy(_TEMPLATE)  # the constructor would check every parameter
+    request = _blank()  # the constructor would check every parameter
     force_setattr(request, "application_id", application_id)
     force_setattr(request, "job", job_of_identifier(job))
     force_setattr(request, "params", {} if params is None else _decode_params(params))

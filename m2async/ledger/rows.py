@@ -35,7 +35,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     counts: Counts
 
 
-class LedgerRow(msgspec.Struct, frozen=True):
+class LedgerRow(msgspec.Struct, frozen=True, gc=False):
     """One job of a run.
 
     `number` is its place in the manifest, counted from 1. `attempts` counts what was sent or about to be;

@@ -107,13 +107,15 @@ def _run_info(found: tuple[Any, ...]) -> RunInfo:
 
 
 def _ledger_row(found: tuple[Any, ...]) -> LedgerRow:
-    id_, key, application_id, job, params, secret, state, *rest = found
-    number, request = id_ & 0xFFFF_FFFF, from_columns(application_id, job, params, secret)
+    (
+        id_, key, application_id, job, params, secret,
+        state, attempts, doubts, sent_at, ended_at, execution_id, request_id, adopted, code, message, candidates, note,
+    ) = found  # fmt: skip
+    request = from_columns(application_id, job, params, secret)
     if state is None:
-        return LedgerRow(number, key, request)
-    attempts, doubts, sent_at, ended_at, execution_id, request_id, adopted, code, message, candidates, note = rest
+        return LedgerRow(id_ & 0xFFFF_FFFF, key, request)
     return LedgerRow(
-        number,
+        id_ & 0xFFFF_FFFF,
         key,
         request,
         RowState(state),
