@@ -5,8 +5,8 @@
 The loop gathers all calls behind a semaphore, as most scripts do: nothing is validated, paced, or recorded. The
 pipeline validates each request, paces it at a rate that does not limit, has its intent and its answer durable in an
 SQLite ledger, logs each execution id as `--log-file` does, and collects the outcomes; it makes ten times as many
-calls. The directory should be on the disk that ledgers will be on: what a durable write costs is what its
-disk takes to sync.
+calls. It has half as many jobs again under way as connections, so that these are in use while the disk syncs. The
+directory should be on the disk that ledgers will be on: what a durable write costs is what its disk takes to sync.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ async def pipeline(url: str, calls: int, *, connections: int) -> None:
         ):
 
             async def run(name: str, calls: int) -> None:
-                settings: dict[str, Any] = {"concurrency": connections, "rate": 1e6, "burst": 1e6, "logger": log}
+                jobs = 3 * connections // 2
+                settings: dict[str, Any] = {"concurrency": jobs, "rate": 1e6, "burst": 1e6, "logger": log.logger}
                 async with await ledger.open_run(name) as run:
                     await run.plan((str(number), request) for number, request in enumerate(requests(calls), 1))
                     async with Submitter(client, ledger=ledger, run=run, **settings) as submitter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
@@ -26,8 +26,8 @@ _ROUNDS = 4
 class Doubts:
     """Looks for jobs a settling delay after their attempt, those of one application together.
 
-    `settle` is in seconds. Each job comes to `decided` once, with what was found; the last `Ambiguous` stands. `failed`
-    is told of an application whose executions cannot be listed.
+    `settle` is in seconds. Each job comes to `decided` once, together with others, with what was found; the last
+    `Ambiguous` stands. `failed` is told of an application whose executions cannot be listed.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Doubts:
         run_id: int,
         *,
         settle: float,
-        decided: Callable[[Job, Decision], Awaitable[None]],
+        decided: Callable[[Sequence[tuple[Job, Decision]]], Awaitable[None]],
         failed: Callable[[str, CallError], None],
         clock: Callable[[], float] = steady_time,
     ) -> None:
@@ -52,13 +52,12 @@ class Doubts:
         self._parked: deque[tuple[float, Job]] = deque()  # with the time from when on each can be decided
         self._looked_for: dict[Job, None] = {}
         self._arrived = asyncio.Event()
-        self._echoes: dict[str, BatchJob] = {}  # some executions, and as what they were started
+        # the latest executions, and as what they were started
+        self._echoes: deque[tuple[str, BatchJob]] = deque(maxlen=_ECHOES)
 
     def started(self, execution_id: str, job: BatchJob) -> None:
         """Take note of an execution whose job is known: the list is compared with it."""
-        self._echoes[execution_id] = job
-        if len(self._echoes) > _ECHOES:
-            del self._echoes[next(iter(self._echoes))]
+        self._echoes.append((execution_id, job))
 
     def park(self, job: Job) -> None:
         """Set a job aside whose attempt has just ended, or had ended before this process began."""
@@ -100,15 +99,19 @@ class Doubts:
                 settled_before=self._clock() - self._settle,
                 margins=self._margins,
                 wanted=rows.keys(),
-                echoes=self._echoes,
+                echoes=dict(self._echoes),
             )
         except CallError as error:  # such as a throttled list: the next round asks again
             self._failed(application_id, error)
+        decided: list[tuple[Job, Decision]] = []
         for row, job in rows.items():
             decision = decisions.get(row, Ambiguous((), surely_started=False))
             job.reconciled += 1
-            self._looked_for.pop(job, None)
+            if job not in self._looked_for:  # taken back meanwhile
+                continue
+            del self._looked_for[job]
             if isinstance(decision, Ambiguous) and job.reconciled < _ROUNDS:
                 self.park(job)
             else:
-                await self._decided(job, decision)
+                decided.append((job, decision))
+        await self._decided(decided)

@@ -42,7 +42,7 @@ class Job:
 
     __slots__ = (
         "attempts", "began", "in_doubt", "in_lane", "key", "reconciled", "request", "results", "row",
-        "sends_in_doubt", "taken",
+        "sends_in_doubt", "taken", "written",
     )  # fmt: skip
 
     def __init__(self, key: str, request: StartBatchJob, results: Results, row: LedgerRow | None = None) -> None:
@@ -57,6 +57,7 @@ class Job:
         self.attempts = 0
         self.in_doubt: CallError | None = None
         self.sends_in_doubt = 0
+        self.written: asyncio.Future[None] | None = None  # the answer's way into the ledger
 
 
 class Caller:

@@ -6,10 +6,10 @@ the waiting is cancelled.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
+from m2async.adopt import Adopted, Ambiguous, Decision, NotStarted
 from m2async.clock import steady_time
 from m2async.errors import CallError, M2ServiceException
 from m2async.intake import Job
@@ -31,18 +31,11 @@ class Recording:
             job.row = await self._run.add(job.key, job.request)
             job.attempts = job.row.attempts
 
-    async def intend(self, job: Job) -> None:
-        """Write that the job's next attempt will be sent, before its first byte is.
-
-        If the caller is cancelled meanwhile, nothing is sent, and that is written too.
-        """
+    def intend(self, job: Job) -> Awaitable[None]:
+        """Write that the job's next attempt will be sent, before its first byte is."""
         if self._run is None or job.row is None:
-            return
-        try:
-            await self._run.intend(job.row.number, job.attempts, self._clock(), resend=job.in_doubt is not None)
-        except asyncio.CancelledError:
-            self.not_sent(job)
-            raise
+            return _done()
+        return self._run.intend(job.row.number, job.attempts, self._clock(), resend=job.in_doubt is not None)
 
     def not_sent(self, job: Job) -> Awaitable[None]:
         """Write that an attempt was intended and not sent."""
@@ -52,11 +45,10 @@ class Recording:
             job.row.number, job.attempts, "NotSentError", "the submitter stopped before it was sent"
         )
 
-    def started(self, job: Job, response: StartBatchJobResponse) -> Awaitable[None]:
-        """Write the service's answer."""
-        if self._run is None or job.row is None:
-            return _done()
-        return self._run.started(job.row.number, job.attempts, response.execution_id, response.request_id)
+    def started(self, job: Job, response: StartBatchJobResponse) -> None:
+        """Write the service's answer; `job.written` ends once it is durable."""
+        if self._run is not None and job.row is not None:
+            job.written = self._run.started(job.row.number, job.attempts, response.execution_id, response.request_id)
 
     def failed(self, job: Job, error: CallError, *, again: bool) -> Awaitable[None]:
         """Write how an attempt failed; `again` says that the job, surely not started, may be tried again."""
@@ -72,23 +64,24 @@ class Recording:
         assert job.row is not None  # noqa: S101
         await self._run.retry(job.row.number, job.attempts, "submitted again")
 
-    def adopted(self, job: Job, execution_id: str) -> Awaitable[None]:
-        """Write that an execution was found to be the job's."""
-        assert self._run is not None  # noqa: S101 - only a ledger's row is reconciled
-        assert job.row is not None  # noqa: S101
-        return self._run.claim(job.row.number, job.attempts, execution_id, "its one match among the executions")
+    def give_up(self, job: Job) -> None:
+        """Write that the job, surely not started, was tried often enough; `job.written` ends once it is durable."""
+        if self._run is not None and job.row is not None:
+            job.written = self._run.give_up(job.row.number, job.attempts, "tried often enough")
 
-    def not_started(self, job: Job) -> Awaitable[None]:
-        """Write that no execution can be the job's."""
-        assert self._run is not None  # noqa: S101
+    def decided(self, job: Job, decision: Decision) -> Awaitable[None]:
+        """Write what was found out about the job's attempts in doubt."""
+        assert self._run is not None  # noqa: S101 - only a ledger's row is looked for
         assert job.row is not None  # noqa: S101
-        return self._run.not_started(job.row.number, job.attempts, "no execution can be its own")
-
-    def candidates(self, job: Job, execution_ids: Sequence[str]) -> Awaitable[None]:
-        """Write which executions may be the job's."""
-        assert self._run is not None  # noqa: S101
-        assert job.row is not None  # noqa: S101
-        return self._run.candidates(job.row.number, execution_ids)
+        number = job.row.number
+        match decision:
+            case Adopted():
+                note = "its one match among the executions"
+                return self._run.claim(number, job.attempts, decision.execution_id, note)
+            case NotStarted():
+                return self._run.not_started(number, job.attempts, "no execution can be its own")
+            case Ambiguous():
+                return self._run.candidates(number, decision.candidates)
 
 
 def remembered(row: LedgerRow) -> CallError:

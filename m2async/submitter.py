@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Coroutine, Hashable, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Hashable, Iterable, Sequence
+from functools import partial
 from os import PathLike
 from time import monotonic
 from types import TracebackType
@@ -127,6 +128,7 @@ class Submitter:
         self._queue: asyncio.Queue[Job] = asyncio.Queue(concurrency)
         self._tasks: TaskGroup | None = None
         self._calls_under_way: set[anyio.CancelScope] = set()
+        self._being_written: set[asyncio.Future[None]] = set()
         self._closed_applications: dict[str, CallError] = {}
         self._service_answered = False
         self._ended_by: M2AsyncError | None = None
@@ -174,7 +176,7 @@ class Submitter:
         submitter stopped, after the outcomes of what was sent.
         """
         return SubmittedJobs(
-            requests, ahead=2 * self._concurrency, put=self._put, spawn=self._spawn, stop_error=self._stop_error
+            requests, ahead=3 * self._concurrency, put=self._put, spawn=self._spawn, stop_error=self._stop_error
         )
 
     def stop(self, reason: str) -> None:
@@ -227,8 +229,24 @@ class Submitter:
             job.results.failed(error)
             return True
         if outcome is not None:
-            job.results.ended(outcome)
+            self._ended(job, outcome)
         return outcome is not None
+
+    def _ended(self, job: Job, outcome: Outcome) -> None:
+        """Give a job its outcome once that is durable; the worker goes on meanwhile."""
+        written = job.written
+        if written is None or written.done():
+            job.results.ended(outcome)
+            return
+        self._being_written.add(written)
+        written.add_done_callback(partial(self._durable, job, outcome))
+
+    def _durable(self, job: Job, outcome: Outcome, written: asyncio.Future[None]) -> None:
+        self._being_written.discard(written)
+        error = written.exception()
+        if isinstance(error, LedgerError):
+            self._stop(error)
+        job.results.ended(outcome)
 
     def _interrupted(self, job: Job) -> None:
         """End a job that waited for its first or next attempt, or to be found, when the submitter ended."""
@@ -241,8 +259,11 @@ class Submitter:
         """Take one job to its outcome, or None if it is set aside."""
         job.began = monotonic()
         try:
-            await self._recording.enter(job)
-            known = await self._known(job)
+            if job.row is None:
+                await self._recording.enter(job)
+            known = self._known(job)
+            if known is None and job.row is not None and job.row.state is RowState.REJECTED:
+                await self._recording.again(job)
         except LedgerError as error:
             raise self._ledger_refused(error) from error
         if known is not None:
@@ -268,7 +289,7 @@ class Submitter:
         except CallError as error:
             return self._failed(job, error)
 
-    async def _known(self, job: Job) -> Outcome | None:
+    def _known(self, job: Job) -> Outcome | None:
         """What the ledger knows of a job from an earlier run of the program: one that is started is not sent."""
         row = job.row
         if row is None or job.reconciled:
@@ -278,8 +299,6 @@ class Submitter:
             return outcome_of(row)
         if row.state is RowState.UNKNOWN:
             job.in_doubt = remembered(row)
-        elif row.state is RowState.REJECTED:
-            await self._recording.again(job)
         return None
 
     async def _attempt(self, job: Job, scope: anyio.CancelScope) -> Started:
@@ -302,7 +321,10 @@ class Submitter:
         )
 
     async def _intend(self, job: Job) -> None:
-        """Have it written that the attempt comes, before its first byte goes; nothing goes once the submitter ended."""
+        """Have it written that the attempt comes, before its first byte goes.
+
+        If the submitter ends or is cancelled meanwhile, nothing is sent, and that is written too.
+        """
         if self._ended_by is not None:
             raise self._stop_error()
         job.attempts += 1
@@ -311,6 +333,9 @@ class Submitter:
         except LedgerError as error:
             job.attempts -= 1
             raise self._ledger_refused(error) from error
+        except asyncio.CancelledError:
+            self._recording.not_sent(job)
+            raise
         if self.stopped_by is not None:  # meanwhile
             self._recording.not_sent(job)
             raise self._stop_error()
@@ -329,7 +354,7 @@ class Submitter:
                 response = await self._client.start_batch_job(job.request)
             except CallError as error:
                 failure = self._doubted(job, error)
-            await self._written(job, response, failure)
+            await self._write_answer(job, response, failure)
         except asyncio.CancelledError:
             if not scope.cancel_called:
                 raise
@@ -351,11 +376,16 @@ class Submitter:
         self._service_answered |= not isinstance(error, NotSentError)
         return error
 
-    async def _written(self, job: Job, response: StartBatchJobResponse | None, failure: CallError | None) -> None:
-        """Wait until an answer is in the ledger; where it cannot be written, nothing more is sent."""
+    async def _write_answer(self, job: Job, response: StartBatchJobResponse | None, failure: CallError | None) -> None:
+        """Write an answer into the ledger, and wait for it where the job or its lane must not go on before.
+
+        Where it cannot be written, nothing more is sent.
+        """
         try:
             if response is not None:
-                await self._recording.started(job, response)
+                self._recording.started(job, response)
+                if self._lanes is not None and job.written is not None:
+                    await job.written
             elif failure is not None:
                 again = self._verdict(job, failure) in {Verdict.RETRY, Verdict.STOP}
                 await self._recording.failed(job, failure, again=again)
@@ -383,9 +413,17 @@ class Submitter:
             self._events.application_closed(job.request.application_id, error)
         elif decision is Verdict.STOP or isinstance(error, NotSentError):
             self._stop(error)
+        elif decision is Verdict.RETRY and job.in_doubt is None:
+            self._give_up(job)
         if job.in_doubt is not None:
             return self._in_doubt(job, job.in_doubt)
         return self._rejected(job, error)
+
+    def _give_up(self, job: Job) -> None:
+        try:
+            self._recording.give_up(job)
+        except LedgerError as error:
+            self._stop(error)
 
     def _in_doubt(self, job: Job, error: CallError) -> Outcome | None:
         """Set a job aside until its execution is looked for, or leave it unknown."""
@@ -394,41 +432,46 @@ class Submitter:
         self._doubts.park(job)
         return None
 
-    async def _decided(self, job: Job, decision: Decision) -> None:
-        """Go on with a job that was looked for."""
-        again = False
+    async def _decided(self, decisions: Sequence[tuple[Job, Decision]]) -> None:
+        """Go on with jobs that were looked for; what was found is written for all of them together."""
+        with anyio.CancelScope(shield=True):  # what was found is written and told, then may anything end
+            again = await asyncio.gather(*(self._carry_out(job, decision) for job, decision in decisions))
+        going_on = deque(
+            following
+            for (job, _), is_sent_again in zip(decisions, again, strict=True)
+            if (following := job if is_sent_again else self._leave_lane(job)) is not None
+        )
         try:
-            with anyio.CancelScope(shield=True):  # what was found is written and told, then may anything end
-                again = await self._write_decision(job, decision)
-        except LedgerError as error:
-            self._stop(error)
-            self._interrupted(job)
-        following = job if again else self._leave_lane(job)
-        if following is not None:
-            try:
-                await self._queue.put(following)
-            except asyncio.CancelledError:
-                self._interrupted(following)
-                raise
+            while going_on:
+                await self._queue.put(going_on[0])
+                going_on.popleft()
+        finally:
+            if self._ended_by is not None:  # nobody takes them any more
+                self._empty_queue()
+                for job in going_on:
+                    self._interrupted(job)
 
-    async def _write_decision(self, job: Job, decision: Decision) -> bool:
+    async def _carry_out(self, job: Job, decision: Decision) -> bool:
         """Have it written what was found, and end the job with it; tells whether it is to be sent again instead."""
         error = job.in_doubt
         assert error is not None  # noqa: S101 - only such jobs are looked for
+        try:
+            await self._recording.decided(job, decision)
+        except LedgerError as failure:
+            self._stop(failure)
+            self._interrupted(job)
+            return False
         match decision:
             case Adopted():
-                await self._recording.adopted(job, decision.execution_id)
                 job.results.ended(self._adopted(job, decision.execution_id))
             case NotStarted():
-                await self._recording.not_started(job)
                 job.in_doubt = None
                 if job.sends_in_doubt <= self._policy.resends:
                     return True
-                job.results.ended(self._rejected(job, error))
+                self._give_up(job)
+                self._ended(job, self._rejected(job, error))
             case Ambiguous():
-                candidates = tuple(decision.candidates)
-                await self._recording.candidates(job, candidates)
-                job.results.ended(self._unknown(job, error, candidates))
+                job.results.ended(self._unknown(job, error, tuple(decision.candidates)))
         return False
 
     def _ledger_refused(self, error: LedgerError) -> M2AsyncError:
@@ -532,6 +575,9 @@ class Submitter:
             if self._doubts is not None:
                 tasks.start_soon(self._look_for_jobs, self._doubts)
             task_status.started()
+        with anyio.CancelScope(shield=True):
+            while self._being_written:
+                await asyncio.wait(self._being_written)
 
     async def _look_for_jobs(self, doubts: Doubts) -> None:
         try:

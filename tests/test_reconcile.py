@@ -43,6 +43,23 @@ async def test_jobs_whose_answer_was_lost_are_found_whatever_the_service_s_clock
     assert Counter(outcome.adopted for outcome in ended if isinstance(outcome, Started))[True] > 10
 
 
+async def test_a_job_that_surely_did_not_start_and_was_sent_often_enough_is_rejected_in_the_ledger_too() -> None:
+    requests = [(str(n), StartBatchJob(APPLICATION, ScriptJob(f"JOB{n}"), {"NUMBER": str(n)})) for n in range(40)]
+    async with (
+        LocalEndpoint(faults={"500": 0.5}, seed=5) as endpoint,
+        M2Client(**endpoint.client_settings()) as client,
+        open_ledger("memory:") as ledger,
+        await ledger.open_run("run") as run,
+    ):
+        async with Submitter(client, ledger=ledger, run=run, settle=0.2, retry=RetryPolicy(resends=0)) as submitter:
+            ended = {outcome.key: outcome.state async for outcome in submitter.submit_many(requests)}
+        written = {row.key: row.state.label async for row in run.rows()}
+        executions = await really_started(endpoint)
+    assert written == ended
+    assert set(ended.values()) == {"started", "rejected"}
+    assert set(executions.values()) == {key for key, state in ended.items() if state == "started"}
+
+
 @dataclass
 class Lists:
     """Lists what it is told to."""

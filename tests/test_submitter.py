@@ -40,7 +40,7 @@ from m2async import (
     events,
 )
 from m2async.errors import service_exception
-from m2async.ledger import IllegalTransitionError, ManifestChangedError
+from m2async.ledger import IllegalTransitionError, ManifestChangedError, RowState, open_ledger
 from tests.scripted import error, hang, reset, scripted, started
 
 APPLICATION = "carddemolocalapplication23"
@@ -596,6 +596,16 @@ async def test_a_key_that_was_started_is_not_started_again_by_a_later_submitter(
             outcome = await submitter.submit(request(), key="k")
             assert outcome == Started(key="k", request=request(), attempts=1, execution_id="e-1", request_id="r")
     assert len(client.calls) == 1
+
+
+async def test_a_job_that_is_given_up_is_rejected_in_the_ledger_too() -> None:
+    client = FakeClient(lambda number: failing(*[said("ThrottlingException", 429)] * 10_000)(number))
+    policy = RetryPolicy(base=0.001, cap=0.001, patience=0.05)
+    async with open_ledger("memory:") as ledger, await ledger.open_run("run") as run:
+        async with Submitter(client, ledger=ledger, run=run, on_unknown="hold", retry=policy) as submitter:
+            assert isinstance(await submitter.submit(request(), key="k"), Rejected)
+        row = await run.row("k")
+    assert (row.state, row.error_code, row.note) == (RowState.REJECTED, "ThrottlingException", "tried often enough")
 
 
 async def test_a_key_is_one_request_s_and_one_caller_s_at_a_time() -> None:

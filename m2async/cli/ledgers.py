@@ -123,7 +123,7 @@ def resolve(url: str | None, run_name: str, key: str, started: str | None, *, no
 
     async def write(ledger: Ledger) -> LedgerRow:
         await ledger.run(run_name)  # a run that does not exist is not made
-        async with await ledger.open_run(run_name) as opened:
+        async with await ledger.open_run(run_name, by_hand=True) as opened:
             row = await opened.row(key)
             if started is not None:
                 await opened.claim(row.number, row.attempts, started, "an operator's word", inferred=False)

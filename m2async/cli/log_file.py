@@ -2,61 +2,76 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, NamedTuple
 
+import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from m2async.cli.output import BAD_INPUT, fail, say
 
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+class Log(NamedTuple):
+    """The log of a command: where its events go, and what writes them out before the process is ended by force."""
+
+    logger: FilteringBoundLogger
+    flush: Callable[[], None]
+
 
 @contextlib.contextmanager
-def open_log(path: str) -> Iterator[FilteringBoundLogger]:
-    """Append events to a file, each written out at once; ends the command if it cannot be opened."""
+def open_log(path: str) -> Iterator[Log]:
+    """Append events to a file, those of one turn of the event loop together; ends the command if it cannot be opened."""
     try:
-        file = Path(path).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed below
+        file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - closed below
     except OSError as exc:
         fail(f"--log-file {path}: {exc.strerror}", BAD_INPUT)
+    lines = _Lines(file, path)
     logger: FilteringBoundLogger = structlog.wrap_logger(
-        _Lines(file, path),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _headed,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger("info"),
+        lines, processors=[_line], wrapper_class=structlog.make_filtering_bound_logger("info")
     )
     try:
-        yield logger
+        yield Log(logger, lines.flush)
     finally:
+        lines.flush()
         with contextlib.suppress(OSError):
             file.close()
 
 
-class _Lines:
-    """Writes lines; when that fails (the disk is full), says so once, and the jobs go on."""
+def _line(logger: WrappedLogger, level: str, event: EventDict) -> bytes:
+    """Render an event: what every event has comes first."""
+    return _encode({"timestamp": datetime.now(UTC), "level": level, "event": event.pop("event"), **event})
 
-    def __init__(self, file: TextIO, path: str) -> None:
+
+class _Lines:
+    """Writes lines, at the end of the loop's turn; when that fails (the disk is full), says so once, and the jobs go on."""
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
         self._file = file
         self._path = path
+        self._lines: list[bytes] = []
         self._failed = False
 
-    def msg(self, line: str) -> None:
-        if self._failed:
-            return
-        try:
-            self._file.write(f"{line}\n")
-        except OSError as exc:
-            self._failed = True
-            say(f"m2async: --log-file {self._path}: events are no longer recorded: {exc.strerror}")
+    def msg(self, line: bytes) -> None:
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._lines.append(line)
 
     info = warning = error = msg
 
-
-def _headed(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Put what every event has first."""
-    return {"timestamp": event.pop("timestamp"), "level": event.pop("level"), "event": event.pop("event"), **event}
+    def flush(self) -> None:
+        """Write what is there."""
+        text = b"".join(line + b"\n" for line in self._lines)
+        self._lines.clear()
+        try:
+            while text and not self._failed:
+                text = text[self._file.write(text) :]
+        except OSError as exc:
+            self._failed = True
+            say(f"m2async: --log-file {self._path}: events are no longer recorded: {exc.strerror}")

@@ -1,4 +1,4 @@
-"""Manifests as the commands take them: a file, a pipe or standard input, read twice, with options over its rows."""
+"""Manifests as the commands take them: a file, a pipe or standard input, with options over its rows."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import contextlib
 import hashlib
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -17,6 +18,7 @@ from m2async.cli.output import BAD_INPUT, fail, say
 from m2async.errors import InvalidRequestError, ManifestError
 from m2async.manifest import ManifestRow, ManifestSummary, check_manifest, read_manifest
 
+T = TypeVar("T")
 _MOST_PROBLEMS = 50
 _CHUNK = 1 << 20
 
@@ -35,7 +37,7 @@ def parse_params(texts: Sequence[str]) -> dict[str, str]:
 
 
 class Manifest:
-    """A manifest that can be checked and then read: a copy is kept of what can be read only once."""
+    """A manifest that can be read more than once: a copy is kept of what cannot."""
 
     def __init__(self, stack: contextlib.ExitStack, path: str, application: str | None, params: dict[str, str]) -> None:
         self._path = path
@@ -53,8 +55,15 @@ class Manifest:
         """What the ledger calls it."""
         return "stdin" if self._path == "-" else str(Path(self._path).name)
 
+    @cached_property
     def digest(self) -> str:
         """What its content and the options over its rows come to: equal digests mean equal rows."""
+        try:
+            return self._digest()
+        except OSError as exc:
+            self.refuse(exc)
+
+    def _digest(self) -> str:
         digest = hashlib.sha256(repr(sorted(self._settings["params"].items())).encode())
         digest.update(repr(self._settings["application_id"]).encode())
         source = self._source()
@@ -65,7 +74,7 @@ class Manifest:
 
     def run_name(self) -> str:
         """The name of its run where none is given: its own, and the beginning of its digest."""
-        return f"{Path(self.name).stem}-{self.digest()[:8]}"
+        return f"{Path(self.name).stem}-{self.digest[:8]}"
 
     def check(self) -> ManifestSummary:
         """Check the whole manifest; show every problem and end the command if there are any."""
@@ -75,16 +84,25 @@ class Manifest:
                 if sys.stderr.isatty()
                 else contextlib.nullcontext()
             ):
-                return check_manifest(self._source(), **self._settings)
+                return self._with_settings(check_manifest)
         except ManifestError as exc:
             show_problems(exc)
             raise typer.Exit(BAD_INPUT) from None
-        except InvalidRequestError as exc:
-            fail(f"-a or --param: {exc}", BAD_INPUT)
 
     def rows(self) -> Iterator[ManifestRow]:
-        """Read it, once it has been checked."""
-        return read_manifest(self._source(), **self._settings)
+        """Read it row by row, up to the first problem; keys that come twice are left to the ledger to find."""
+        return self._with_settings(read_manifest, unique_keys=False)
+
+    def refuse(self, problem: Exception) -> NoReturn:
+        """End the command over a problem that was met in reading it: show all that there are."""
+        self.check()
+        fail(f"{self._path} was changed while it was read: {problem}", BAD_INPUT)
+
+    def _with_settings(self, read: Callable[..., T], **others: Any) -> T:
+        try:
+            return read(self._source(), **self._settings, **others)
+        except InvalidRequestError as exc:
+            fail(f"-a or --param: {exc}", BAD_INPUT)
 
     def _source(self) -> str | BinaryIO:
         if self._copy is None:

@@ -9,7 +9,6 @@ from typing import Literal
 from m2async.cli.output import emit, emit_json, say, table_line
 from m2async.errors import M2AsyncError
 from m2async.jobs import StartBatchJob
-from m2async.manifest import ManifestSummary
 from m2async.outcomes import Outcome, Rejected, Started, Unknown
 
 _EXECUTION_ID_WIDTH = 26
@@ -19,15 +18,20 @@ _KEY_WIDTH, _JOB_WIDTH = 28, 12  # at most, on a terminal of 80 columns, beside 
 class OutcomeLines:
     """Prints outcomes as a table or as lines of JSON, and counts them by state."""
 
-    def __init__(self, form: Literal["table", "jsonl"], manifest: ManifestSummary | None) -> None:
+    def __init__(self, form: Literal["table", "jsonl"]) -> None:
         self.counts: Counter[str] = Counter()
         self._json = form == "jsonl"
-        self.rows = 0 if manifest is None else manifest.rows
-        key, job = (24, 16) if manifest is None else (max(3, manifest.key_width), max(3, manifest.job_width))
+        self._rows = 0
+        self._widths = (3, 3, 8)
+        self._headed = False
+
+    def fit(self, rows: int, *, key_width: int, job_width: int) -> None:
+        """Take note of how many rows there are, and of how wide their keys and jobs are, in characters."""
+        self._rows = rows
+        key, job = max(3, key_width), max(3, job_width)
         if sys.stdout.isatty():
             key, job = min(key, _KEY_WIDTH), min(job, _JOB_WIDTH)
         self._widths = (key, job, 8)
-        self._headed = False
 
     def request(self, key: str, request: StartBatchJob) -> None:
         """Print what would be sent for a job."""
@@ -59,7 +63,7 @@ class OutcomeLines:
 
     def summary(self, seconds: float) -> None:
         """Say how the run went."""
-        parts = [f"{self.counts['started']:,} of {self.rows:,} jobs started in {seconds:,.1f} s"]
+        parts = [f"{self.counts['started']:,} of {self._rows:,} jobs started in {seconds:,.1f} s"]
         parts += [
             f"{self.counts[what]:,} {what}"
             for what in ("rejected", "unknown", "skipped", "sent again")

@@ -1,14 +1,24 @@
-"""The progress bar of a submission, on stderr where that is a terminal."""
+"""The progress bar of a submission, on stderr where that is a terminal: first of its manifest, then of its jobs."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from rich import progress
 from rich.console import Console
+
+T = TypeVar("T")
+_PATIENCE = 1.0
+"""Seconds that a manifest may take to be checked before a bar shows that it is."""
+
+_ROWS = 1_000
+"""Rows between two moves of that bar."""
 
 
 class Progress:
@@ -17,7 +27,7 @@ class Progress:
     def __init__(self, *, hidden: bool) -> None:
         self._bar = progress.Progress(
             progress.BarColumn(bar_width=None),
-            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.completed:,.0f}{task.fields[of]}"),
             progress.TextColumn("{task.fields[rate]}"),
             progress.TimeRemainingColumn(elapsed_when_finished=True),
             progress.TextColumn("{task.fields[trouble]}"),
@@ -28,14 +38,30 @@ class Progress:
             redirect_stderr=True,
             expand=True,
         )
-        self._task = self._bar.add_task("", total=None, rate="", trouble="")
+        self._task = self._bar.add_task("", total=None, of=" rows checked", rate="", trouble="")
 
     def __enter__(self) -> Self:
         return self
 
+    @contextmanager
+    def checking(self, rows: Iterable[T]) -> Iterator[Iterator[T]]:
+        """Count the rows of a manifest while they are read, and show how many were, once that takes its time."""
+
+        def counted() -> Iterator[T]:
+            for number, row in enumerate(rows, 1):
+                if not number % _ROWS:
+                    self._bar.update(self._task, completed=number, rate=self._rate())
+                yield row
+
+        showing = asyncio.get_running_loop().call_later(_PATIENCE, self._bar.start)
+        try:
+            yield counted()
+        finally:
+            showing.cancel()
+
     def start(self, total: int) -> None:
-        """Show the bar."""
-        self._bar.update(self._task, total=total)
+        """Show the bar of the jobs."""
+        self._bar.reset(self._task, total=total, of=f"/{total:,}", rate="", trouble="")
         self._bar.start()
 
     def __exit__(
@@ -45,12 +71,14 @@ class Progress:
 
     def advance(self, counts: Counter[str]) -> None:
         """Show that one more job has ended."""
-        task = self._bar.tasks[self._task]
-        rate = "" if task.speed is None else f"{task.speed:,.0f}/s"
         trouble = " ".join(
             f"{counts[state]:,} {state}" for state in ("rejected", "unknown", "sent again") if counts[state]
         )
-        self._bar.update(self._task, advance=1, rate=rate, trouble=trouble)
+        self._bar.update(self._task, advance=1, rate=self._rate(), trouble=trouble)
+
+    def _rate(self) -> str:
+        speed = self._bar.tasks[self._task].speed
+        return "" if speed is None else f"{speed:,.0f}/s"
 
     def stop(self) -> None:
         """Draw the bar a last time, and leave the terminal as it was."""

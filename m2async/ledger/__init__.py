@@ -14,12 +14,13 @@ Where to read on:
 - `rows.py`, `errors.py`: what a ledger tells.
 - `memory.py`: the plain implementation. `sqlite.py` is the durable one: its parts are `sqlite_writes.py` over
   `group_commit.py` (batches), `sqlite_plan.py` (rows), `sqlite_decisions.py`, `sqlite_reads.py`, `run_lock.py`, and
-  the SQL in `sql/` and `migrations/`.
+  the SQL in `sql/` and `migrations/`. Both ask `clock_check.py` before a run is gone on with.
 
 A caller that is cancelled between `intend` and the call's first byte owes the ledger a `refused`: nothing was sent.
 """
 
 from m2async.ledger.errors import (
+    ClockSetBackError,
     DuplicateKeyError,
     ExecutionClaimedError,
     IllegalTransitionError,
@@ -48,6 +49,7 @@ from m2async.ledger.states import Event, RowState
 
 __all__ = [
     "PAGE",
+    "ClockSetBackError",
     "Counts",
     "DuplicateKeyError",
     "Event",

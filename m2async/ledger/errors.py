@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from m2async.errors import M2AsyncError
 
@@ -97,6 +98,24 @@ class RunInUseError(LedgerError):
         self.since = since
 
 
+class ClockSetBackError(LedgerError):
+    """The run has attempts in doubt, and times that the clock has not reached: their executions cannot be looked for.
+
+    `latest` is the latest time in the run and `now` what the clock says, both in seconds of the epoch.
+    """
+
+    def __init__(self, ledger: str, run: str, *, latest: float, now: float) -> None:
+        super().__init__(
+            ledger,
+            f"run {run!r} was last written at {_utc(latest)}, but this machine's clock says {_utc(now)}: jobs in doubt "
+            "cannot be looked for by their times; set the clock right, or, if it was wrong then and is right now, say "
+            "yourself what became of each (m2async status, m2async resolve)",
+        )
+        self.run = run
+        self.latest = latest
+        self.now = now
+
+
 class DuplicateKeyError(LedgerError):
     """Two rows have the same key; `first` and `second` are their numbers."""
 
@@ -154,3 +173,7 @@ class IllegalTransitionError(LedgerError):
         super().__init__(ledger, f"run {run!r}, row {number}: {reason}")
         self.run = run
         self.number = number
+
+
+def _utc(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"

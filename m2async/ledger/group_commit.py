@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -29,7 +30,8 @@ class Writer(Generic[_W]):
     def __init__(self, name: str, commit: Callable[[Sequence[_W]], Sequence[object] | None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._commit = commit
-        self._queue: SimpleQueue[tuple[asyncio.Future[Any], _W | _Call] | None] = SimpleQueue()
+        self._ended = False
+        self._queue: SimpleQueue[tuple[asyncio.Future[Any], Any]] = SimpleQueue()
         # A daemon: a ledger that is not closed must not keep the process from ending, and nobody was told
         # that what is queued then is durable.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -50,35 +52,29 @@ class Writer(Generic[_W]):
     async def aclose(self) -> None:
         """End the thread once all that is queued is done."""
         try:
-            await self.call(lambda: None)
+            await self.call(self._end)
         finally:
-            self._queue.put(None)
             self._thread.join()  # at once: there is nothing left to do
 
     # In the thread
 
     def _work(self) -> None:
         queue = self._queue
-        while True:
+        while not self._ended:
             entries = [queue.get()]
             entries += [queue.get_nowait() for _ in range(queue.qsize())]  # nobody else takes any
-            futures: list[asyncio.Future[Any]] = []
-            writes: list[_W] = []
-            for entry in entries:
-                if entry is not None and not isinstance(entry[1], _Call):
-                    futures.append(entry[0])
-                    writes.append(entry[1])
-                    continue
-                if writes:
+            for are_calls, together in groupby(entries, _is_call):
+                if are_calls:
+                    for future, call in together:
+                        self._run(future, call.function)
+                else:
+                    futures, writes = zip(*together, strict=True)
                     self._make(futures, writes)
-                    futures, writes = [], []
-                if entry is None:
-                    return
-                self._run(entry[0], entry[1].function)  # type: ignore[union-attr] # it is no write
-            if writes:
-                self._make(futures, writes)
 
-    def _make(self, futures: list[asyncio.Future[Any]], writes: list[_W]) -> None:
+    def _end(self) -> None:
+        self._ended = True
+
+    def _make(self, futures: Sequence[asyncio.Future[Any]], writes: Sequence[_W]) -> None:
         try:
             results = self._commit(writes)
         except BaseException as exc:  # noqa: BLE001 - whoever waits must hear of it
@@ -92,12 +88,12 @@ class Writer(Generic[_W]):
             result = exc
         self._tell([future], [result])
 
-    def _tell(self, futures: list[asyncio.Future[Any]], results: Sequence[object] | None) -> None:
+    def _tell(self, futures: Sequence[asyncio.Future[Any]], results: Sequence[object] | None) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits any more
             self._loop.call_soon_threadsafe(_end, futures, results)
 
 
-def _end(futures: list[asyncio.Future[Any]], results: Sequence[object] | None) -> None:
+def _end(futures: Sequence[asyncio.Future[Any]], results: Sequence[object] | None) -> None:
     if results is None:
         for future in futures:
             if not future.done():
@@ -111,6 +107,10 @@ def _end(futures: list[asyncio.Future[Any]], results: Sequence[object] | None) -
             future.exception()  # counts as seen, also where whoever made the write does not wait for it
         else:
             future.set_result(result)
+
+
+def _is_call(entry: tuple[asyncio.Future[Any], object]) -> bool:
+    return type(entry[1]) is _Call
 
 
 async def uninterrupted(future: asyncio.Future[_T]) -> _T:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -57,7 +58,7 @@ class Run(RunView):
     """A run that is open for writing, here and nowhere else; an async context manager.
 
     Each write is made when its method is called, whether or not the caller then waits: cancelling the
-    awaitable does not take the write back. It ends once the write is durable, or raises
+    future does not take the write back. It ends once the write is durable, or raises
 
         IllegalTransitionError: the row's state or number of attempts does not allow the write;
         LedgerFullError, LedgerLockedError, LedgerIOError: it was not written;
@@ -87,17 +88,19 @@ class Run(RunView):
         """
 
     @abstractmethod
-    def intend(self, number: int, attempt: int, at: float, *, resend: bool = False) -> Awaitable[None]:
+    def intend(self, number: int, attempt: int, at: float, *, resend: bool = False) -> asyncio.Future[None]:
         """Write that an attempt will be sent, not before `at`; with `resend`, although the row is UNKNOWN."""
 
     @abstractmethod
-    def started(self, number: int, attempt: int, execution_id: str, request_id: str | None = None) -> Awaitable[None]:
+    def started(
+        self, number: int, attempt: int, execution_id: str, request_id: str | None = None
+    ) -> asyncio.Future[None]:
         """Write the service's answer."""
 
     @abstractmethod
     def refused(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         """Write that an attempt surely started nothing and the row may be tried again.
 
         The row is PENDING then, or UNKNOWN if an earlier attempt is in doubt.
@@ -106,7 +109,7 @@ class Run(RunView):
     @abstractmethod
     def rejected(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         """Write that an attempt surely started nothing and the row is not tried again.
 
         The row is REJECTED then, or UNKNOWN if an earlier attempt is in doubt.
@@ -115,33 +118,37 @@ class Run(RunView):
     @abstractmethod
     def unknown(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         """Write that an attempt may have started the job."""
 
     @abstractmethod
     def claim(
         self, number: int, attempt: int, execution_id: str, note: str, *, inferred: bool = True
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         """Write that an UNKNOWN row's attempt in doubt, the last or an earlier one, started this execution.
 
         `inferred` is False where an operator says so. Raises ExecutionClaimedError if another row has the execution.
         """
 
     @abstractmethod
-    def not_started(self, number: int, attempt: int, note: str) -> Awaitable[None]:
+    def not_started(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
         """Write that none of an UNKNOWN row's attempts, `attempt` being the last, started anything: it is PENDING."""
 
     @abstractmethod
-    def retry(self, number: int, attempt: int, note: str) -> Awaitable[None]:
+    def retry(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
         """Make a REJECTED row PENDING again, on an operator's word."""
 
     @abstractmethod
-    def candidates(self, number: int, execution_ids: Sequence[str]) -> Awaitable[None]:
+    def give_up(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
+        """Make a PENDING row REJECTED, after `attempt`, its last: it was tried often enough."""
+
+    @abstractmethod
+    def candidates(self, number: int, execution_ids: Sequence[str]) -> asyncio.Future[None]:
         """Write which executions may be those of a row's attempts in doubt, in place of what was written before."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Finish the writes and let others open the run."""
+        """Finish the writes and let others open the run; one that is not planned and has no rows is removed."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -161,13 +168,18 @@ class Ledger(ABC):
         """What errors call the ledger."""
 
     @abstractmethod
-    async def open_run(self, name: str, *, manifest: str | None = None, digest: str | None = None) -> Run:
+    async def open_run(
+        self, name: str, *, manifest: str | None = None, digest: str | None = None, by_hand: bool = False
+    ) -> Run:
         """Open a run for writing, and make it if there is none of this name.
 
         `manifest` names where its rows come from; an equal `digest` of it says that the rows are the same.
-        Rows that were in INTENT when the run was left become UNKNOWN, with the error code `Crash`.
+        Rows that were in INTENT when the run was left become UNKNOWN, with the error code `Crash`. `by_hand` says
+        that somebody decides what became of rows who does not go by their times.
 
-        Raises RunInUseError while the run is open for writing, in this process or another.
+        Raises RunInUseError while the run is open for writing, in this process or another, and, unless `by_hand`,
+        ClockSetBackError where attempts are in doubt and the clock is more than `Margins.uncertainty` behind the
+        latest time in the run: it was set back, and the times of those attempts are not this clock's.
         """
 
     @abstractmethod

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import platform
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import anyio.lowlevel
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 from m2async.clock import steady_time
 from m2async.jobs import StartBatchJob
 from m2async.ledger.changes import Changes
+from m2async.ledger.clock_check import check_clock
 from m2async.ledger.errors import (
     DuplicateKeyError,
     ExecutionClaimedError,
@@ -62,24 +64,27 @@ class MemoryLedger(Ledger):
         self.clock = clock
         self.claims: dict[str, tuple[_Content, LedgerRow]] = {}
         self._contents: dict[str, _Content] = {}
+        self._ids = itertools.count(1)
         self._closed = False
 
     @property
     def address(self) -> str:
         return _ADDRESS
 
-    async def open_run(self, name: str, *, manifest: str | None = None, digest: str | None = None) -> Run:
+    async def open_run(
+        self, name: str, *, manifest: str | None = None, digest: str | None = None, by_hand: bool = False
+    ) -> Run:
         await self._check_open()
-        content = self._contents.get(name)
+        content, now = self._contents.get(name), to_seconds(to_micros(self.clock()))
         if content is None:
-            now = to_seconds(to_micros(self.clock()))
-            content = _Content(
-                RunInfo(len(self._contents) + 1, name, None, None, planned=False, rows=0, created_at=now)
-            )
-            self._contents[name] = content
+            info = RunInfo(next(self._ids), name, None, None, planned=False, rows=0, created_at=now)
+            content = self._contents[name] = _Content(info)
         if content.open_since is not None:
             raise RunInUseError(_ADDRESS, name, pid=os.getpid(), host=platform.node(), since=content.open_since)
-        content.open_since = self.clock()
+        if not by_hand and any(row.doubts or row.state is RowState.INTENT for row in content.rows):
+            latest = max(max(row.sent_at or 0.0, row.ended_at or 0.0) for row in content.rows)
+            check_clock(_ADDRESS, name, latest, now)
+        content.open_since = now
         return MemoryRun(self, content, manifest, digest)
 
     async def run(self, name: str) -> RunView:
@@ -113,6 +118,11 @@ class MemoryLedger(Ledger):
     async def aclose(self) -> None:
         self._closed = True
         await anyio.lowlevel.checkpoint()
+
+    def forget(self, content: _Content) -> None:
+        """Remove a run that was made and never had rows."""
+        if not (content.info.planned or content.rows):
+            del self._contents[content.info.name]
 
     @property
     def closed(self) -> bool:
@@ -239,25 +249,27 @@ class MemoryRun(MemoryRunView, Run):
 
     # Attempts
 
-    def intend(self, number: int, attempt: int, at: float, *, resend: bool = False) -> Awaitable[None]:
+    def intend(self, number: int, attempt: int, at: float, *, resend: bool = False) -> asyncio.Future[None]:
         return self._written(self._intend, number, attempt, at, resend)
 
-    def started(self, number: int, attempt: int, execution_id: str, request_id: str | None = None) -> Awaitable[None]:
+    def started(
+        self, number: int, attempt: int, execution_id: str, request_id: str | None = None
+    ) -> asyncio.Future[None]:
         return self._written(self._end, number, attempt, Event.STARTED, clean(execution_id), request_id)
 
     def refused(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         return self._written(self._end, number, attempt, Event.REFUSED, None, request_id, code, message)
 
     def rejected(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         return self._written(self._end, number, attempt, Event.REJECTED, None, request_id, code, message)
 
     def unknown(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         return self._written(self._end, number, attempt, Event.UNKNOWN, None, request_id, code, message)
 
     def _intend(self, number: int, attempt: int, at: float, resend: bool) -> None:
@@ -293,16 +305,19 @@ class MemoryRun(MemoryRunView, Run):
 
     def claim(
         self, number: int, attempt: int, execution_id: str, note: str, *, inferred: bool = True
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         return self._written(self._claim, number, attempt, clean(execution_id), clean(note), inferred)
 
-    def not_started(self, number: int, attempt: int, note: str) -> Awaitable[None]:
+    def not_started(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
         return self._written(self._decide, number, attempt, Event.NOT_STARTED, clean(note))
 
-    def retry(self, number: int, attempt: int, note: str) -> Awaitable[None]:
+    def retry(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
         return self._written(self._decide, number, attempt, Event.RETRY, clean(note))
 
-    def candidates(self, number: int, execution_ids: Sequence[str]) -> Awaitable[None]:
+    def give_up(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
+        return self._written(self._decide, number, attempt, Event.GIVEN_UP, clean(note))
+
+    def candidates(self, number: int, execution_ids: Sequence[str]) -> asyncio.Future[None]:
         return self._written(self._candidates, number, tuple(clean(execution_id) for execution_id in execution_ids))
 
     def _claim(self, number: int, attempt: int, execution_id: str, note: str, inferred: bool) -> None:
@@ -326,8 +341,12 @@ class MemoryRun(MemoryRunView, Run):
 
     def _decide(self, number: int, attempt: int, event: Event, note: str) -> None:
         row = self._row(number)
-        what = f"to call attempt {attempt} not started" if event is Event.NOT_STARTED else "to try again"
-        state, doubts = self._next(row, event, what, fits=row.attempts == attempt)
+        what = {
+            Event.NOT_STARTED: f"to call attempt {attempt} not started",
+            Event.RETRY: f"to try again after attempt {attempt}",
+            Event.GIVEN_UP: f"to give up after attempt {attempt}",
+        }[event]
+        state, doubts = self._next(row, event, what, fits=row.attempts == attempt > 0)
         self._settle(row)
         self._note(row, HistoryEntry(attempt, event, None, self._now(), note=note))
         self._put(replace(row, state=state, doubts=doubts, candidates=(), note=note))
@@ -340,7 +359,7 @@ class MemoryRun(MemoryRunView, Run):
 
     # The one row
 
-    def _written(self, write: Callable[..., None], number: int, *values: object) -> Awaitable[None]:
+    def _written(self, write: Callable[..., None], number: int, *values: object) -> asyncio.Future[None]:
         """Make a write at once, and give its result as SQLite's writes do."""
         if not 0 < number <= len(self._content.rows) or self._closed:
             raise self._not_writable(number)
@@ -386,6 +405,7 @@ class MemoryRun(MemoryRunView, Run):
         if not self._closed:
             self._closed = True
             self._content.open_since = None
+            self._ledger.forget(self._content)
         await anyio.lowlevel.checkpoint()
 
     def _check_open(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
@@ -17,6 +18,7 @@ from m2async.clock import steady_time
 from m2async.jobs import StartBatchJob
 from m2async.ledger import sqlite_decisions as decisions
 from m2async.ledger import sqlite_reads as reads
+from m2async.ledger.clock_check import check_clock
 from m2async.ledger.errors import (
     LedgerClosedError,
     LedgerError,
@@ -28,7 +30,16 @@ from m2async.ledger.errors import (
 )
 from m2async.ledger.group_commit import Writer, uninterrupted
 from m2async.ledger.interface import PAGE, Ledger, Run, RunView
-from m2async.ledger.rows import Counts, HistoryEntry, LedgerRow, OpenAttempt, RunInfo, RunSummary, to_micros
+from m2async.ledger.rows import (
+    Counts,
+    HistoryEntry,
+    LedgerRow,
+    OpenAttempt,
+    RunInfo,
+    RunSummary,
+    to_micros,
+    to_seconds,
+)
 from m2async.ledger.run_lock import LockHeldError, RunLock
 from m2async.ledger.sqlite_connection import connect_reader, connect_writer
 from m2async.ledger.sqlite_file import LedgerFile, translated, translated_os_error
@@ -82,12 +93,14 @@ class SqliteLedger(Ledger):
     def address(self) -> str:
         return str(self.file.path)
 
-    async def open_run(self, name: str, *, manifest: str | None = None, digest: str | None = None) -> Run:
+    async def open_run(
+        self, name: str, *, manifest: str | None = None, digest: str | None = None, by_hand: bool = False
+    ) -> Run:
         self._check_open()
         run = SqliteRun(self, name, manifest, digest)
         self._runs.add(run)
         try:
-            await self.writer.call(run.take)
+            await self.writer.call(lambda: run.take(by_hand=by_hand))
         except BaseException:
             await run.aclose()
             raise
@@ -220,7 +233,7 @@ class SqliteRun(SqliteRunView, Run):
         self._lock: RunLock | None = None
         self._closed = False
         self._clock = ledger.clock
-        self._write: Callable[[Write], Awaitable[Any]] = ledger.writer.write
+        self._write: Callable[[Write], asyncio.Future[Any]] = ledger.writer.write
         self._place = Place(0, name, 0)
 
     @property
@@ -266,27 +279,29 @@ class SqliteRun(SqliteRunView, Run):
 
     # Attempts
 
-    def intend(self, number: int, attempt: int, at: float, *, resend: bool = False) -> Awaitable[None]:
+    def intend(self, number: int, attempt: int, at: float, *, resend: bool = False) -> asyncio.Future[None]:
         if not 0 < number <= self._place.rows:
             raise self._not_writable(number)
         return self._write(intent(self._place, number, attempt, to_micros(at), resend=resend))
 
-    def started(self, number: int, attempt: int, execution_id: str, request_id: str | None = None) -> Awaitable[None]:
+    def started(
+        self, number: int, attempt: int, execution_id: str, request_id: str | None = None
+    ) -> asyncio.Future[None]:
         return self._end(number, attempt, Event.STARTED, execution_id, request_id, None, None)
 
     def refused(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         return self._end(number, attempt, Event.REFUSED, None, request_id, code, message)
 
     def rejected(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         return self._end(number, attempt, Event.REJECTED, None, request_id, code, message)
 
     def unknown(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         return self._end(number, attempt, Event.UNKNOWN, None, request_id, code, message)
 
     def _end(
@@ -298,17 +313,28 @@ class SqliteRun(SqliteRunView, Run):
         request_id: str | None,
         code: str | None,
         message: str | None,
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         if not 0 < number <= self._place.rows:
             raise self._not_writable(number)
-        texts = [text and clean(text) for text in (execution_id, request_id, code, message)]
-        return self._write(ended(self._place, number, attempt, event, to_micros(self._clock()), *texts))
+        return self._write(
+            ended(
+                self._place,
+                number,
+                attempt,
+                event,
+                to_micros(self._clock()),
+                execution_id and clean(execution_id),
+                request_id and clean(request_id),
+                code and clean(code),
+                message and clean(message),
+            )
+        )
 
     # Decisions
 
     def claim(
         self, number: int, attempt: int, execution_id: str, note: str, *, inferred: bool = True
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         return self._decide(
             number,
             f"to claim an execution for attempt {attempt}",
@@ -323,68 +349,81 @@ class SqliteRun(SqliteRunView, Run):
             ),
         )
 
-    def not_started(self, number: int, attempt: int, note: str) -> Awaitable[None]:
+    def not_started(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
         at = to_micros(self._clock())
         make = partial(decisions.not_started, attempt=attempt, at=at, note=clean(note))
         return self._decide(number, f"to call attempt {attempt} not started", make)
 
-    def retry(self, number: int, attempt: int, note: str) -> Awaitable[None]:
+    def retry(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
         at = to_micros(self._clock())
         make = partial(decisions.retry, attempt=attempt, at=at, note=clean(note))
         return self._decide(number, f"to try again after attempt {attempt}", make)
 
-    def candidates(self, number: int, execution_ids: Sequence[str]) -> Awaitable[None]:
+    def give_up(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
+        at = to_micros(self._clock())
+        make = partial(decisions.give_up, attempt=attempt, at=at, note=clean(note))
+        return self._decide(number, f"to give up after attempt {attempt}", make)
+
+    def candidates(self, number: int, execution_ids: Sequence[str]) -> asyncio.Future[None]:
         make = partial(decisions.candidates, execution_ids=[clean(execution_id) for execution_id in execution_ids])
         return self._decide(number, "to note candidates", make)
 
-    def _decide(self, number: int, what: str, make: Callable[..., bool]) -> Awaitable[None]:
+    def _decide(self, number: int, what: str, make: Callable[..., bool]) -> asyncio.Future[None]:
         if not 0 < number <= self._place.rows:
             raise self._not_writable(number)
         return self._write(decision(self._place, number, what, partial(make, row=self._place.base + number)))
 
     # Opening and closing
 
-    def take(self) -> None:
-        """Make the run if there is none, lock it, and put what a crash left into doubt; in the writer's thread."""
+    def take(self, *, by_hand: bool) -> None:
+        """Make the run if there is none, lock it, and put what a crash left into doubt; in the writer's thread.
+
+        All in one transaction: so nobody makes or removes the run meanwhile.
+        """
         ledger, now = self._ledger, self._clock()
         with ledger.batches.transaction() as connection:
             connection.execute(_SQL["make_run"], (self._name, to_micros(now)))
             info = reads.run_info(connection, self._name)
-        assert info is not None  # noqa: S101 - it was just made
+            assert info is not None  # noqa: S101 - it was just made
+            self._take_lock(info.id, now)
+            place = Place(info.id, self._name, info.rows)
+            run = {"first": place.base, "last": place.last}
+            [latest] = connection.execute(_SQL["latest_time"], run).fetchone()
+            if latest is not None and not by_hand:
+                check_clock(ledger.address, self._name, to_seconds(latest), now)
+            crash = {"event": Event.CRASH.value, "at": to_micros(now), "code": CRASH_CODE, "message": CRASH_MESSAGE}
+            connection.execute(_SQL["crashed_attempts"], run | crash)
+            connection.execute(_SQL["crashed_rows"], run | crash)
+        self._info, self._place = info, place
+
+    def _take_lock(self, run_id: int, now: float) -> None:
+        ledger = self._ledger
         try:
-            self._lock = RunLock.take(Path(f"{ledger.file.path}-run-{info.id}.lock"), now)
+            self._lock = RunLock.take(Path(f"{ledger.file.path}-run-{run_id}.lock"), now)
         except LockHeldError as exc:
             raise RunInUseError(ledger.address, self._name, **exc.holder._asdict()) from None
         except OSError as exc:
             raise translated_os_error(exc, ledger.address) from exc
-        place = Place(info.id, self._name, 0)
-        crash = {
-            "event": Event.CRASH.value,
-            "at": to_micros(now),
-            "code": CRASH_CODE,
-            "message": CRASH_MESSAGE,
-            "first": place.base,
-            "last": place.last,
-        }
-        with ledger.batches.transaction() as connection:
-            connection.execute(_SQL["crashed_attempts"], crash)
-            connection.execute(_SQL["crashed_rows"], crash)
-            info = reads.run_info(connection, self._name)  # another may have written it before it was locked
-        assert info is not None  # noqa: S101 - runs are never removed
-        place.rows = info.rows
-        self._info, self._place = info, place
 
     async def aclose(self) -> None:
         if self._closed:
             return
+        place, self._place = self._place, Place(0, self._name, 0)  # which has no rows to write
         self._closed = True
-        self._place = Place(0, self._name, 0)  # which has no rows to write
         self._ledger.forget(self)
-        await self._ledger.writer.call(self._release)
-
-    def _release(self) -> None:
         if self._lock is not None:
-            self._lock.release()
+            release = partial(self._release, self._lock, place)
+            await self._ledger.writer.call(release)
+
+    def _release(self, lock: RunLock, place: Place) -> None:
+        with ExitStack() as stack:
+            stack.callback(lock.release)
+            if not place.id or place.rows:
+                return
+            with suppress(LedgerError), self._ledger.batches.transaction() as connection:
+                if connection.execute(_SQL["remove_run"], (place.id,)).rowcount:
+                    connection.execute(_SQL["clear_plan"], (place.base, place.last))
+                stack.close()  # before others can make a run in its place
 
     def _check_open(self) -> None:
         if self._closed:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from m2async.ledger.errors import LedgerError, LedgerVersionError, NotALedgerError
 from m2async.ledger.sqlite_file import LedgerFile, translated
-from m2async.ledger.statements import split_script
+from m2async.ledger.statements import script, split_script
 
 APPLICATION_ID = 0x6D326173  # "m2as"; marks the file as ours (https://www.sqlite.org/pragma.html#pragma_application_id)
 _MIN_SQLITE = (3, 33, 0)  # UPDATE … FROM
@@ -32,7 +32,9 @@ def connect_writer(file: LedgerFile, migrations: Sequence[str], *, busy_timeout:
             connection.execute("PRAGMA auto_vacuum = NONE")  # a file that shrinks is taken for damaged
             _use_wal(connection, address, busy_timeout)
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA temp_store = MEMORY")
             _migrate(connection, address, migrations)
+            _run(connection, script("attempts"))
         except BaseException:
             connection.close()
             raise
@@ -106,9 +108,8 @@ def _migrate(connection: sqlite3.Connection, address: str, migrations: Sequence[
         version = _pragma(connection, "user_version")  # another process may have been first
         if version > len(migrations):
             raise LedgerVersionError(address, version, len(migrations))
-        for script in migrations[version:]:
-            for statement in split_script(script):
-                connection.execute(statement)
+        for migration in migrations[version:]:
+            _run(connection, migration)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")
@@ -116,6 +117,11 @@ def _migrate(connection: sqlite3.Connection, address: str, migrations: Sequence[
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    for statement in split_script(script):
+        connection.execute(statement)
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -48,6 +48,11 @@ def retry(connection: sqlite3.Connection, *, row: int, attempt: int, at: int, no
     return _decide(connection, "retry", Event.RETRY, row, attempt, at, note)
 
 
+def give_up(connection: sqlite3.Connection, *, row: int, attempt: int, at: int, note: str) -> bool:
+    """Make a PENDING row REJECTED."""
+    return _decide(connection, "give_up", Event.GIVEN_UP, row, attempt, at, note)
+
+
 def candidates(connection: sqlite3.Connection, *, row: int, execution_ids: list[str]) -> bool:
     """Write the candidates of a row in doubt."""
     values = {"id": row, "candidates": msgspec.json.encode(execution_ids).decode()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import secrets
 import sqlite3
 from contextlib import suppress
@@ -118,8 +119,17 @@ def translated(exc: sqlite3.Error, address: str) -> LedgerError:
     code = getattr(exc, "sqlite_errorcode", None)
     if code is None:
         return LedgerIOError(address, str(exc))
+    if code == sqlite3.SQLITE_IOERR_WRITE and _is_as_large_as_allowed(address):
+        return LedgerFullError(address, f"has reached the limit on the size of files (ulimit -f; {exc})")
     kind, reason = _ERROR_OF_CODE.get(code & 0xFF, (LedgerIOError, "cannot be used"))
     return kind(address, f"{reason} ({exc})")
+
+
+def _is_as_large_as_allowed(address: str) -> bool:
+    """Tell whether the limit of the process (RLIMIT_FSIZE) is what fails a write: SQLite does not say it."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sizes = [path.stat().st_size for path in (Path(address), Path(f"{address}-wal")) if path.exists()]
+    return limit != resource.RLIM_INFINITY and max(sizes, default=0) >= limit
 
 
 def translated_os_error(exc: OSError, address: str) -> LedgerError:

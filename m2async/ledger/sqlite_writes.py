@@ -136,8 +136,13 @@ class Batches:
         """Make the writes in one transaction; gives the result of each, or None if there is nothing to tell."""
         self._rows_before = {}
         try:
-            with suppress(_MisfitError), self.transaction():
-                return self._together(writes)
+            with suppress(_MisfitError):
+                if all(write[0] <= Kind.ENDED for write in writes):
+                    with self._sound():
+                        self._make_attempts(writes)
+                    return None
+                with self.transaction():
+                    return self._together(writes)
             with self.transaction():
                 return [self._alone(write) for write in writes]
         except BaseException:
@@ -148,11 +153,8 @@ class Batches:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Commit what is written within; once it ended without an error, that is durable."""
-        if self._damage is not None:
-            raise self._damage
-        self._file_is_sound()  # before, as a file that was cut may be made long again by writing
         connection = self._connection
-        try:
+        with self._sound():
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
@@ -161,6 +163,15 @@ class Batches:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """See that what is committed within goes into the file that the ledger was opened in."""
+        if self._damage is not None:
+            raise self._damage
+        self._file_is_sound()  # before, as a file that was cut may be made long again by writing
+        try:
+            yield
         except sqlite3.Error as exc:
             self._file_is_sound()  # what became of the file explains more
             error = translated(exc, self._address)
@@ -177,44 +188,33 @@ class Batches:
 
     # Together: a statement for each kind
 
-    def _together(self, writes: Sequence[Write]) -> list[object] | None:
-        rows: tuple[list[Any], ...] = ([], [], [], [], [])
-        apart = set()
-        for kind, _, what, row in writes:
-            apart.add(what)
-            rows[kind].append(row)
-        if len(apart) != len(writes):  # their order matters
-            raise _MisfitError
-        first, further, ended, added, decisions = rows
-        if first:
-            self._change_all("first_intent", first)
-        if further:
-            self._change_all("further_intent", further)
-        if ended:
-            self._end_all(ended)
-        if not (added or decisions):
-            return None
-        additions = iter(self._add_all([write for write in writes if write[0] == Kind.ADD]) if added else ())
+    def _together(self, writes: Sequence[Write]) -> list[object]:
+        self._make_attempts(writes)
+        additions = [write for write in writes if write[0] == Kind.ADD]
+        added = iter(self._add_all(additions) if additions else ())
         results: list[object] = []
         for write in writes:
             match write[0]:
                 case Kind.ADD:
-                    results.append(next(additions))
+                    results.append(next(added))
                 case Kind.DECISION:
                     results.append(self._decide(write))
                 case _:
                     results.append(None)
         return results
 
-    def _change_all(self, statement: str, rows: Sequence[Any]) -> None:
-        if self._connection.execute(_SQL[statement], (_encode(rows).decode(),)).rowcount != len(rows):
+    def _make_attempts(self, writes: Sequence[Write]) -> None:
+        if len({what for _, _, what, _ in writes}) != len(writes):  # their order matters
             raise _MisfitError
-
-    def _end_all(self, rows: Sequence[Any]) -> None:
-        self._change_all("ended", rows)
-        in_history = [row for row in rows if row[-1] is not None]
-        if in_history:
-            self._change_all("history_of_ended", in_history)
+        rows: list[list[Any]] = [
+            [row for its_kind, _, _, row in writes if its_kind == kind]
+            for kind in (Kind.FIRST_INTENT, Kind.FURTHER_INTENT, Kind.ENDED)
+        ]
+        rows.append([row for row in rows[-1] if row[-1] is not None])
+        try:
+            self._connection.execute(_SQL["attempts"], [_encode(part).decode() for part in rows])
+        except sqlite3.IntegrityError as exc:
+            raise _MisfitError from exc
 
     def _add_all(self, writes: Sequence[Write]) -> list[LedgerRow]:
         places = {place.id: place for _, place, _, _ in writes}
@@ -227,7 +227,8 @@ class Batches:
             rows[place.id] += 1
             given.append((place.base + rows[place.id], place.id, key, *columns))
             results.append(LedgerRow(rows[place.id], key, request))
-        self._change_all("add", given)
+        if self._connection.execute(_SQL["add"], (_encode(given).decode(),)).rowcount != len(given):
+            raise _MisfitError
         for id_, count in rows.items():
             self._connection.execute(_SQL["count_added"], (count, id_))
             self._rows_before.setdefault(places[id_], places[id_].rows)
@@ -243,10 +244,7 @@ class Batches:
         try:
             if kind == Kind.ADD:
                 return self._add(write)
-            if kind == Kind.ENDED:
-                self._end_all([row])
-            else:
-                self._change_all("first_intent" if kind == Kind.FIRST_INTENT else "further_intent", [row])
+            self._make_attempts([write])
         except _MisfitError:
             attempt = 1 if kind == Kind.FIRST_INTENT else row[1]
             return self._illegal(place, row[0], f"{'the end' if kind == Kind.ENDED else 'intent'} of attempt {attempt}")

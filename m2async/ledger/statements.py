@@ -21,6 +21,11 @@ def named_statements(*names: str) -> Mapping[str, str]:
     return statements
 
 
+def script(name: str) -> str:
+    """Give a script of several statements."""
+    return (_HERE / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
 def migrations(directory: Traversable | None = None) -> tuple[str, ...]:
     """Give the scripts that lead from one schema version to the next; the first makes version 1."""
     scripts = sorted((directory or _HERE / "migrations").iterdir(), key=lambda script: script.name)

@@ -1,9 +1,10 @@
 """The states of a row, and what leads from one to another: a table, and the one rule that goes over it.
 
     PENDING ──intend──▶ INTENT ──started──▶ STARTED
-       ▲                  ├────rejected──▶ REJECTED ──retry──▶ PENDING
-       ├────refused───────┤
-       └──not started── UNKNOWN ◀──unknown, crash── INTENT
+      ▲ ▲ │               ├─────rejected──▶ REJECTED ──retry──▶ PENDING
+      │ │ └──given up─────┼───────────────▶ REJECTED
+      │ └────refused──────┤
+      └─not started─ UNKNOWN ◀──unknown, crash── INTENT
                           ├──claimed──▶ STARTED
                           └──resend───▶ INTENT
 
@@ -47,6 +48,7 @@ class Event(IntEnum):
     CLAIMED = 7  # an execution was found to be this attempt's
     NOT_STARTED = 8  # it turned out that none of the attempts in doubt started the job
     RETRY = 9  # an operator wants a rejected job to be tried again
+    GIVEN_UP = 10  # it was tried often enough
 
 
 class Standing(NamedTuple):
@@ -67,6 +69,7 @@ NEXT_STATE: dict[tuple[RowState, Event], RowState] = {
     (RowState.UNKNOWN, Event.CLAIMED): RowState.STARTED,
     (RowState.UNKNOWN, Event.NOT_STARTED): RowState.PENDING,
     (RowState.REJECTED, Event.RETRY): RowState.PENDING,
+    (RowState.PENDING, Event.GIVEN_UP): RowState.REJECTED,
 }
 """Every legal transition of a row without doubts; whatever is not here is illegal."""
 

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -55,11 +56,20 @@ async def m2async(*arguments: str | Path, url: str | None = None, stdin: bytes =
     return ended
 
 
-async def on_terminal(*arguments: str | Path, columns: int = 80) -> tuple[int, str]:
-    """Run the command on a terminal, and give its exit code and all that it wrote there."""
+async def on_terminal(
+    *arguments: str | Path,
+    columns: int = 80,
+    url: str | None = None,
+    once: str | None = None,
+    send: signal.Signals = signal.SIGINT,
+) -> tuple[int, str]:
+    """Run the command on a terminal, and give its exit code and all that it wrote there.
+
+    Sends it a signal once it has written this.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = settings()
+    environment = settings(url)
     del environment["COLUMNS"]
     process = subprocess.Popen(
         [COMMAND, *map(str, arguments)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
@@ -67,7 +77,7 @@ async def on_terminal(*arguments: str | Path, columns: int = 80) -> tuple[int, s
     os.close(theirs)
 
     def read() -> bytes:
-        written = b""
+        written, waiting = b"", once is not None
         while True:
             try:
                 piece = os.read(ours, 65_536)
@@ -76,6 +86,9 @@ async def on_terminal(*arguments: str | Path, columns: int = 80) -> tuple[int, s
             if not piece:
                 return written
             written += piece
+            if waiting and str(once) in plain(written.decode(errors="replace")):
+                waiting = False
+                process.send_signal(send)
 
     try:
         written = await anyio.to_thread.run_sync(read)

@@ -24,7 +24,7 @@ from anyio.abc import Process
 from m2async import LocalEndpoint
 from tests.campaigns.faults import audit, really_started
 from tests.cli.terminal import APPLICATION, COMMAND, Ended, m2async, settings
-from tests.scripted import error, scripted, started
+from tests.scripted import error, hang, scripted, started
 
 
 def manifest(folder: Path, rows: int = 3, name: str = "jobs.csv", script: str = "JOB{}") -> Path:
@@ -377,7 +377,7 @@ async def test_a_full_disk_ends_the_run_and_nothing_was_sent_that_is_not_written
         options = ["--ledger", str(book.path), "--run", "night", "--output", "jsonl"]
         ended = await shell(prefixed(f"ulimit -f {kilobytes}; exec", "submit", path, *options), book.url)
         assert ended.code == 3, ended
-        assert re.search(r"ledger .*ledger\.db: (the disk is full|cannot be read or written)", ended.err), ended.err
+        assert re.search(r"ledger .*ledger\.db: has reached the limit on the size of files", ended.err), ended.err
         executions = await really_started(book.url)
         assert len(executions) < 1_000
         assert bool(executions) is (kilobytes == 300)  # where there is room for the plan, and for some jobs
@@ -448,6 +448,34 @@ async def test_a_second_submit_of_a_run_that_goes_on_is_not_let_in(tmp_path: Pat
     found = await audit(book.path, "night", executions)
     assert found.problems == []
     assert found.states["started"] == len(executions)
+
+
+async def test_a_clock_that_was_set_back_stops_a_run_with_jobs_in_doubt_and_an_operator_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "set"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SET_CLOCK.format(flag=str(flag), seconds=-3_600))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
+    path = manifest(tmp_path)
+    async with scripted(hang) as server:
+        options = ["--ledger", tmp_path / "ledger.db", "--run", "night", "--concurrency", "1"]
+        command = [COMMAND, *map(str, ["submit", path, *options])]
+        async with await anyio.open_process(command, env=settings(server.url)) as process:
+            await server.arrived.wait()
+            process.kill()
+    flag.touch()
+    async with scripted(started("zero"), started("one"), started("two")) as server:
+        book = Book(tmp_path, server.url)
+        for ended in (await book.submit(path), await book("resume", "night"), await book("reconcile", "night")):
+            assert (ended.code, ended.out) == (3, "")
+            assert re.search(r"run 'night' was last written at \S+Z, but this machine's clock says \S+Z: ", ended.err)
+            assert "m2async resolve" in ended.err
+        assert server.connections == 0
+        assert (await book("resolve", "night", "--key", "row-0", "--not-started")).code == 0
+        ended = await book("resume", "night", "--concurrency", "1", "--output", "jsonl")
+    assert ended.code == 0
+    assert ids(ended) == {"row-0": "zero", "row-1": "one", "row-2": "two"}
 
 
 SET_CLOCK = """

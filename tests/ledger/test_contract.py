@@ -11,6 +11,7 @@ import pytest
 
 from m2async import InvalidRequestError, ScriptJob, StartBatchJob
 from m2async.ledger import (
+    ClockSetBackError,
     DuplicateKeyError,
     Event,
     ExecutionClaimedError,
@@ -85,6 +86,76 @@ async def test_a_run_is_open_for_writing_only_once(ledger: Ledger, clock: Clock)
             pass
     async with await ledger.open_run("run"):
         pass
+
+
+async def test_a_run_that_has_no_rows_and_no_plan_is_gone_when_it_is_closed(ledger: Ledger) -> None:
+    async with planned(ledger, name="kept") as kept:
+        pass
+    async with await ledger.open_run("night") as run:
+        with pytest.raises(DuplicateKeyError):
+            await run.plan([*rows(5), *rows(1)])
+        async with planned(ledger, name="meanwhile") as meanwhile:
+            assert len({kept.info.id, run.info.id, meanwhile.info.id}) == 3
+    with pytest.raises(RunNotFoundError):
+        await ledger.run("night")
+    assert [summary.info.name for summary in await ledger.runs()] == ["kept", "meanwhile"]
+    assert [row.key for row in await (await ledger.run("meanwhile")).page()] == ["key-1", "key-2", "key-3"]
+    async with planned(ledger, 2, "night") as run:
+        assert run.info.id not in {kept.info.id, meanwhile.info.id}
+        assert [row.number for row in await run.page()] == [1, 2]
+    assert [summary.info.rows for summary in await ledger.runs()] == [3, 3, 2]
+
+
+async def test_a_plan_without_rows_and_rows_without_a_plan_are_kept(ledger: Ledger) -> None:
+    async with planned(ledger, 0, "planned"):
+        pass
+    async with await ledger.open_run("added") as run:
+        await run.add("key", request())
+    for name in ("planned", "added"):
+        async with await ledger.open_run(name):
+            pass
+    assert [summary.info.name for summary in await ledger.runs()] == ["planned", "added"]
+
+
+async def test_a_clock_that_is_behind_the_run_is_refused_while_a_job_is_in_doubt(ledger: Ledger, clock: Clock) -> None:
+    async with planned(ledger, 3) as run, planned(ledger, name="another") as another:
+        await run.intend(1, 1, clock())
+        await run.unknown(1, 1, "AnswerTimeoutError", "")
+        await run.intend(3, 1, clock())
+        clock.now += 1_000.0
+        await run.started(3, 1, "x3")  # later than what is in doubt, and so what tells how far the clock has been
+        latest = (await row_of(run, 3)).ended_at
+        await another.intend(1, 1, clock())
+        await another.started(1, 1, "other")
+    assert latest is not None
+    clock.now = latest - 4.0
+    with pytest.raises(ClockSetBackError) as caught:
+        await ledger.open_run("run")
+    assert (caught.value.run, caught.value.latest, caught.value.now) == ("run", latest, latest - 3.0)
+    async with await ledger.open_run("another"):  # which has nothing to look for
+        pass
+    clock.now = latest - 3.0
+    async with await ledger.open_run("run"):  # 2 s behind, which margins allow for
+        pass
+    clock.now = latest - 3_600.0
+    async with await ledger.open_run("run", by_hand=True) as run:
+        await run.not_started(1, 1, "an operator's word")
+    clock.now = latest - 3_600.0
+    async with await ledger.open_run("run"):
+        pass
+
+
+async def test_a_crash_is_not_dated_by_a_clock_that_is_behind(ledger: Ledger, clock: Clock) -> None:
+    async with planned(ledger) as run:
+        await run.intend(1, 1, clock())
+    clock.now -= 60.0
+    with pytest.raises(ClockSetBackError):
+        await ledger.open_run("run")
+    view = await ledger.run("run")
+    assert ([row.state for row in await view.page()], await view.history(1)) == ([INTENT, PENDING, PENDING], [])
+    clock.now += 60.0
+    async with await ledger.open_run("run") as run:
+        assert await state_of(run, 1) is UNKNOWN
 
 
 async def test_what_is_closed_cannot_be_used(ledger: Ledger) -> None:
@@ -529,6 +600,22 @@ async def test_a_row_that_was_not_started_may_be_sent_again(ledger: Ledger) -> N
         assert await state_of(run, 1) is REJECTED
         events = [entry.event for entry in await run.history(1)]
         assert events == [Event.UNKNOWN, Event.UNKNOWN, Event.NOT_STARTED, Event.REJECTED]
+
+
+async def test_a_row_that_was_tried_often_enough_is_rejected_with_its_last_error(ledger: Ledger) -> None:
+    async with planned(ledger) as run:
+        await run.intend(1, 1, 1.0)
+        await run.refused(1, 1, "ThrottlingException", "slow down")
+        await run.give_up(1, 1, "tried for 600 s")
+        row = await row_of(run, 1)
+        assert (row.state, row.error_code, row.note) == (REJECTED, "ThrottlingException", "tried for 600 s")
+        with pytest.raises(IllegalTransitionError, match="to give up after attempt 1"):
+            await run.give_up(1, 1, "again")
+        with pytest.raises(IllegalTransitionError, match="to give up after attempt 0"):
+            await run.give_up(2, 0, "never sent")
+        await run.retry(1, 1, "submitted again")
+        events = [entry.event for entry in await run.history(1)]
+        assert events == [Event.REFUSED, Event.GIVEN_UP, Event.RETRY]
 
 
 # Reading

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from m2async.ledger.group_commit import Writer
+from m2async.ledger.group_commit import Writer, _Call
 
 
 class Disk:
@@ -145,15 +145,14 @@ async def test_closing_waits_for_what_is_queued(disk: Disk) -> None:
 
 
 def test_a_loop_that_is_gone_does_not_hurt_the_thread(disk: Disk) -> None:
-    async def leave() -> Writer[str]:
+    async def leave() -> tuple[Writer[str], asyncio.Future[None]]:
         writer: Writer[str] = Writer("ledger test", disk.commit)
         disk.free.clear()
-        writer.write("written")
-        return writer
+        return writer, writer.write("written")
 
-    writer = asyncio.run(leave())
+    writer, future = asyncio.run(leave())
     disk.free.set()
-    writer._queue.put(None)
+    writer._queue.put((future, _Call(writer._end)))
     writer._thread.join(10)
     assert not writer._thread.is_alive()
     assert disk.batches == [["written"]]

@@ -9,7 +9,9 @@ import stat
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -94,7 +96,7 @@ async def test_concurrent_writes_share_commits(sqlite: SqliteLedger) -> None:
                 await run.started(number, 1, f"x{number}")
 
         await asyncio.gather(*(caller(first) for first in range(1, 640, 10)))
-        commits = statements.count("COMMIT")
+        commits = sum(statement.startswith("INSERT INTO attempts") for statement in statements)
         assert (await run.counts())[RowState.STARTED] == 640
     assert 20 <= commits <= 200  # for 1,280 writes, at least 20 of them behind one another
 
@@ -174,6 +176,32 @@ async def test_a_plan_of_many_batches_is_whole(sqlite: Ledger, monkeypatch: pyte
         assert len(await run.page()) == 30
 
 
+async def test_a_plan_that_fails_leaves_no_rows_behind(
+    sqlite: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_plan, "BATCH", 10)
+    async with await sqlite.open_run("run") as run:
+        with pytest.raises(DuplicateKeyError):
+            await run.plan([*rows(50), *rows(1)])
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+    assert files_in(path.parent) == {"ledger.db", "ledger.db-wal", "ledger.db-shm"}
+
+
+async def test_a_run_that_is_removed_is_unlocked_before_others_can_make_one_in_its_place(
+    sqlite: SqliteLedger, path: Path
+) -> None:
+    def look(statement: str) -> None:
+        if statement == "COMMIT":
+            at_commit.append(files_in(path.parent))
+
+    at_commit: list[set[str]] = []
+    async with await sqlite.open_run("run"):
+        await sqlite.writer.call(lambda: sqlite._connections[0].set_trace_callback(look))
+        assert "ledger.db-run-1.lock" in files_in(path.parent)
+    assert at_commit == [{"ledger.db", "ledger.db-wal", "ledger.db-shm"}]
+
+
 async def test_a_cancelled_plan_leaves_the_rows_alone_and_can_be_made_anew(
     sqlite: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +254,8 @@ for count in (5_000, 100_000):
         ("open_attempts", (APPLICATION,), "progress_open"),
         ("row", {"run": 1, "key": "key", "last": 9}, "jobs_by_key"),
         ("history", (1,), "history_of_row"),
+        ("latest_time", {"first": 0, "last": 9}, "progress_open"),
+        ("latest_time", {"first": 0, "last": 9}, "history_open"),
     ],
 )
 async def test_no_question_looks_at_every_row(
@@ -233,7 +263,7 @@ async def test_no_question_looks_at_every_row(
 ) -> None:
     await sqlite.claimed(APPLICATION, [])
     with closing(sqlite3.connect(path)) as connection:
-        sql = f"EXPLAIN QUERY PLAN {named_statements('reads')[statement]}"
+        sql = f"EXPLAIN QUERY PLAN {named_statements('reads', 'runs')[statement]}"
         steps = [step[3] for step in connection.execute(sql, given)]
     assert any(index in step for step in steps), steps
     assert not [step for step in steps if step.startswith(("SCAN progress", "SCAN jobs")) and "USING" not in step]
@@ -325,6 +355,38 @@ def test_two_loops_write_one_file(path: Path) -> None:
             300,
         )
     assert integrity_problems(path) == []
+
+
+def test_a_run_that_comes_and_goes_is_made_and_removed_by_one_at_a_time(path: Path) -> None:
+    async def use() -> Counter[str]:
+        seen: Counter[str] = Counter()
+        async with open_ledger(path) as ledger:
+            for number in range(100):
+                try:
+                    async with await ledger.open_run("run") as run:
+                        assert (run.info.rows, run.info.planned, await run.page()) == (0, False, [])
+                        if number % 2:
+                            with pytest.raises(OSError, match="gone"):
+                                await run.plan(failing())
+                        seen["opened"] += 1
+                except RunInUseError:
+                    seen["in use"] += 1
+        return seen
+
+    def failing() -> Iterator[tuple[str, StartBatchJob]]:
+        yield from rows(3)
+        raise OSError("the manifest is gone")
+
+    with ThreadPoolExecutor(4) as threads:
+        seen = sum((done.result() for done in [threads.submit(asyncio.run, use()) for _ in range(4)]), Counter[str]())
+    assert seen["opened"] >= 100, seen
+    assert seen["in use"] > 0, seen
+    assert files_in(path.parent) == {"ledger.db"}
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT (SELECT count(*) FROM runs), (SELECT count(*) FROM jobs)").fetchone() == (
+            0,
+            0,
+        )
 
 
 async def test_two_ledgers_of_one_process_share_a_file_but_no_run(path: Path) -> None:

@@ -18,7 +18,6 @@ from m2async.ledger import (
     LedgerDamagedError,
     LedgerError,
     LedgerFullError,
-    LedgerIOError,
     LedgerLockedError,
     LedgerReadOnlyError,
     NotALedgerError,
@@ -150,7 +149,7 @@ async def test_a_file_that_is_taken_away_is_noticed_with_the_next_write(
 
 async def test_a_file_that_is_deleted_during_a_commit_makes_nothing_durable(sqlite: SqliteLedger, path: Path) -> None:
     def delete_on_commit(statement: str) -> None:
-        if statement == "COMMIT":
+        if statement.startswith("INSERT INTO attempts"):
             path.unlink()
 
     async with planned(sqlite) as run:
@@ -196,7 +195,8 @@ async def test_a_limit_on_the_files_size_fails_the_write_and_not_the_ledger(path
             made, error = await intend_until_it_fails(run, 1, 1_000)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert isinstance(error, LedgerFullError | LedgerIOError), error
+        assert isinstance(error, LedgerFullError), error
+        assert "has reached the limit on the size of files (ulimit -f" in str(error)
         assert (await run.counts())[RowState.INTENT] == made
         await run.intend(made + 1, 1, 1.0)
     assert integrity_problems(path) == []

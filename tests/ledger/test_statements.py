@@ -7,7 +7,7 @@ from m2async.ledger.statements import migrations, named_statements, split_script
 
 def test_every_statement_has_a_name_and_no_comment() -> None:
     statements = named_statements("writes", "decisions", "runs", "reads")
-    assert {"first_intent", "claim", "make_run", "page"} <= statements.keys()
+    assert {"attempts", "claim", "make_run", "page"} <= statements.keys()
     for text in statements.values():
         assert text.split()[0] in {"INSERT", "UPDATE", "SELECT", "DELETE", "CREATE"}
         assert ";" not in text

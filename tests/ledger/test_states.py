@@ -26,6 +26,7 @@ def test_exactly_these_transitions_are_legal_without_an_earlier_doubt() -> None:
         (UNKNOWN, Event.CLAIMED, STARTED),
         (UNKNOWN, Event.NOT_STARTED, PENDING),
         (REJECTED, Event.RETRY, PENDING),
+        (PENDING, Event.GIVEN_UP, REJECTED),
     }
 
 

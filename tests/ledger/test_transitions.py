@@ -125,6 +125,13 @@ class Transitions(RuleBasedStateMachine):
         if self.write(lambda: self.run_.retry(number, row.attempts + off, "note"), legal=legal):
             row.state = "pending"
 
+    @rule(number=numbers, off=attempts)
+    def give_up(self, number: int, off: int) -> None:
+        row = self.model[number]
+        legal = off == 0 and row.state == "pending" and row.attempts > 0
+        if self.write(lambda: self.run_.give_up(number, row.attempts + off, "note"), legal=legal):
+            row.state = "rejected"
+
     @rule()
     def leave_and_open_again(self) -> None:
         self.runner.run(self.run_.aclose())

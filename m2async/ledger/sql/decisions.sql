@@ -43,6 +43,9 @@ UPDATE history SET open = 0 WHERE id = :id AND open = 1;
 -- name: retry
 UPDATE progress SET state = 0, note = :note WHERE id = :id AND state = 3 AND attempts = :attempt;
 
+-- name: give_up
+UPDATE progress SET state = 3, note = :note WHERE id = :id AND state = 0 AND attempts = :attempt;
+
 -- name: candidates
 UPDATE progress SET candidates = :candidates WHERE id = :id AND doubts > 0;
 

@@ -9,6 +9,28 @@ SELECT id, name, manifest, digest, planned, rows, created_at FROM runs WHERE nam
 -- name: all_runs
 SELECT id, name, manifest, digest, planned, rows, created_at FROM runs ORDER BY id;
 
+-- name: latest_time
+-- The latest time of the run's open attempts and of the rows that were attempted last; NULL if no attempt is open.
+SELECT iif(sum(open), max(at), NULL)
+FROM (
+    SELECT max(sent_at) AS at, count(*) AS open
+    FROM progress
+    WHERE state IN (1, 4) AND state = 1 AND id BETWEEN :first AND :last
+    UNION ALL
+    SELECT max(max(coalesce(sent_at, 0), ended_at)), count(*)
+    FROM history
+    WHERE open = 1 AND id BETWEEN :first AND :last
+    UNION ALL
+    SELECT max(at), 0
+    FROM (
+        SELECT max(sent_at, coalesce(ended_at, 0)) AS at
+        FROM progress
+        WHERE id BETWEEN :first AND :last
+        ORDER BY id DESC
+        LIMIT 1000
+    )
+);
+
 -- name: crashed_attempts
 INSERT INTO history (id, attempt, event, sent_at, ended_at, code, message, open)
 SELECT id, attempts, :event, sent_at, :at, :code, :message, 1
@@ -19,6 +41,9 @@ WHERE state IN (1, 4) AND state = 1 AND id BETWEEN :first AND :last;
 UPDATE progress
 SET state = 4, doubts = doubts + 1, ended_at = :at, code = :code, message = :message
 WHERE state IN (1, 4) AND state = 1 AND id BETWEEN :first AND :last;
+
+-- name: remove_run
+DELETE FROM runs WHERE id = ? AND planned = 0 AND rows = 0;
 
 -- name: clear_plan
 DELETE FROM jobs WHERE id BETWEEN ? AND ?;

@@ -1,0 +1,220 @@
+"""How the command reads its manifest: once, into the ledger, or not at all; what is wrong leaves nothing behind."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from m2async import LocalEndpoint
+from m2async.ledger.sqlite_plan import BATCH
+from tests.campaigns.faults import really_started
+from tests.cli.terminal import APPLICATION, COMMAND, Ended, m2async, on_terminal, plain, settings
+from tests.scripted import scripted, started
+
+HEAD = "key,application_id,script,param.NUMBER\n"
+
+
+def lines(first: int, end: int) -> str:
+    return "".join(f"row-{n},{APPLICATION},POSTTRAN,{n}\n" for n in range(first, end))
+
+
+def manifest(folder: Path, content: str, name: str = "jobs.csv") -> Path:
+    path = folder / name
+    path.write_text(HEAD + content)
+    return path
+
+
+async def refused(ledger: Path, *arguments: str | Path, stdin: bytes = b"", **others: str) -> Ended:
+    """Run `submit` against a server that counts: it must not be reached, and no run may be made."""
+    async with scripted(started()) as server:
+        ended = await m2async("submit", *arguments, "--ledger", ledger, url=server.url, stdin=stdin, **others)
+        assert server.connections == 0
+    assert (ended.code, ended.out) == (2, ""), ended
+    return ended
+
+
+def in_ledger(ledger: Path) -> dict[str, int]:
+    """The runs of a ledger, each with its rows; no other rows may be there."""
+    with closing(sqlite3.connect(ledger)) as connection:
+        runs = connection.execute("SELECT name, (SELECT count(*) FROM jobs WHERE run = runs.id) FROM runs").fetchall()
+        assert sum(rows for _, rows in runs) == connection.execute("SELECT count(*) FROM jobs").fetchone()[0]
+    return dict(runs)
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f"last,{APPLICATION},POSTTRAN,1,2\n", f"jobs.csv:{BATCH + 12}: 5 fields, but the header has 4 columns"),
+        (lines(7, 8), f"jobs.csv:{BATCH + 12}: key: 'row-7': is the key of line 9 already"),
+    ],
+    ids=["fields", "key"],
+)
+async def test_a_bad_row_behind_a_batch_of_good_ones_leaves_nothing_in_the_ledger(
+    tmp_path: Path, endpoint: LocalEndpoint, line: str, message: str
+) -> None:
+    ledger = tmp_path / "ledger.db"
+    path = manifest(tmp_path, lines(0, BATCH + 10) + line + f"another,,POSTTRAN,\n,{APPLICATION},,\n")
+    ended = await refused(ledger, path, "--run", "night")
+    assert message in ended.err
+    assert ended.err.endswith("3 problems in the manifest; nothing was sent\n")
+    assert in_ledger(ledger) == {}
+    ended = await m2async(
+        "submit", manifest(tmp_path, lines(0, 3)), "--ledger", ledger, "--run", "night", url=endpoint.url
+    )
+    assert ended.code == 0
+    assert in_ledger(ledger) == {"night": 3}
+    assert len(await really_started(endpoint.url)) == 3
+
+
+async def test_a_manifest_that_is_broken_later_leaves_its_run_as_it_was(
+    tmp_path: Path, endpoint: LocalEndpoint
+) -> None:
+    ledger = tmp_path / "ledger.db"
+    options = ["--ledger", str(ledger), "--run", "night", "--output", "jsonl"]
+    first = await m2async("submit", manifest(tmp_path, lines(0, 3)), *options, url=endpoint.url)
+    for broken in ("one cell too few\n", lines(1, 2), lines(3, 4) + "x,y\n"):
+        ended = await refused(ledger, manifest(tmp_path, lines(0, 3) + broken), "--run", "night")
+        assert ended.err.endswith("1 problem in the manifest; nothing was sent\n")
+    again = await m2async("submit", manifest(tmp_path, lines(0, 3)), *options, url=endpoint.url)
+    assert sorted(again.out.splitlines()) == sorted(first.out.splitlines())
+    assert len(await really_started(endpoint.url)) == 3
+
+
+async def test_a_bad_manifest_is_told_before_anything_that_is_wrong_with_the_service(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "a,b\n")
+    keys: dict[str, Any] = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    for options in (["--profile", "nope"], ["--region", "not a region"], ["--timeout", "5"]):
+        ended = await refused(tmp_path / "ledger.db", path, *options, **keys)
+        assert ended.err == (
+            f"{path}:2: 2 fields, but the header has 4 columns: is a comma missing or not quoted?\n"
+            "m2async: 1 problem in the manifest; nothing was sent\n"
+        )
+
+
+@pytest.mark.parametrize("mode", ["--local", "--dry-run"])
+async def test_a_rehearsal_and_a_dry_run_refuse_what_a_submission_refuses(tmp_path: Path, mode: str) -> None:
+    path = manifest(tmp_path, "a,b\n" + lines(0, 2) + lines(1, 2))
+    submitted = await refused(tmp_path / "ledger.db", path)
+    ended = await m2async("submit", path, mode)
+    assert (ended.code, ended.out, ended.err) == (2, "", submitted.err)
+    assert "2 problems in the manifest" in ended.err
+
+
+# Pipes
+
+
+async def test_every_problem_of_a_manifest_on_a_pipe_is_told(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.db"
+    content = (HEAD + lines(0, 3) + "a,b\n" + lines(1, 2)).encode()
+    ended = await refused(ledger, "-", "--run", "night", stdin=content)
+    assert re.findall(r"(?m)^<stdin>:(\d+): ", ended.err) == ["5", "6"]
+    (tmp_path / "jobs.csv").write_bytes(content)
+    async with scripted(started()) as server:
+        program = f"{COMMAND} submit <(cat {tmp_path / 'jobs.csv'}) --ledger {ledger}"
+        done = await anyio.run_process(["bash", "-c", program], env=settings(server.url), check=False)
+        assert server.connections == 0
+    assert done.returncode == 2
+    assert re.findall(r"(?m)^/dev/fd/\d+:(\d+): ", done.stderr.decode()) == ["5", "6"]
+    assert in_ledger(ledger) == {}
+
+
+async def test_the_same_rows_on_a_pipe_again_start_nothing(tmp_path: Path, endpoint: LocalEndpoint) -> None:
+    options = ["--ledger", str(tmp_path / "ledger.db"), "--output", "jsonl"]
+    content = (HEAD + lines(0, 3)).encode()
+    first = await m2async("submit", "-", *options, url=endpoint.url, stdin=content)
+    again = await m2async("submit", "-", *options, url=endpoint.url, stdin=content)
+    assert (first.code, again.code) == (0, 0)
+    assert sorted(again.out.splitlines()) == sorted(first.out.splitlines())
+    assert len(await really_started(endpoint.url)) == 3
+
+
+# What is planned already
+
+
+async def test_a_manifest_whose_run_is_planned_is_not_read_again(tmp_path: Path, endpoint: LocalEndpoint) -> None:
+    path = tmp_path / "jobs.yaml"
+    path.write_text(f"defaults: {{application_id: {APPLICATION}}}\njobs:\n  - {{key: a, script: POSTTRAN}}\n")
+    options = ["--ledger", str(tmp_path / "ledger.db"), "--output", "jsonl", "-q"]
+    first = await m2async("submit", path, *options, url=endpoint.url)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "yaml.py").write_text("raise ModuleNotFoundError('no yaml here', name='yaml')\n")
+    unreadable: dict[str, Any] = {"PYTHONPATH": str(tmp_path / "site")}
+    again = await m2async("submit", path, *options, url=endpoint.url, **unreadable)
+    assert (again.code, again.out) == (0, first.out)
+    other = await m2async("submit", path, *options, "--run", "other", url=endpoint.url, **unreadable)
+    assert (other.code, other.out) == (2, "")
+    assert "PyYAML" in other.err
+    assert in_ledger(tmp_path / "ledger.db").keys() == {f"jobs-{name}" for name in run_digests(tmp_path / "ledger.db")}
+
+
+def run_digests(ledger: Path) -> list[str]:
+    with closing(sqlite3.connect(ledger)) as connection:
+        return [digest[:8] for (digest,) in connection.execute("SELECT digest FROM runs")]
+
+
+async def test_a_table_fits_the_rows_of_a_run_that_is_gone_on_with(tmp_path: Path, endpoint: LocalEndpoint) -> None:
+    rows = [f"{'long-' * 8}{n},{APPLICATION},{'JOB' * 7}{n},{n}\n" for n in range(8, 12)]
+    options = ["--ledger", str(tmp_path / "ledger.db"), "--run", "night"]
+    for arguments in (["submit", manifest(tmp_path, "".join(rows)), *options], ["resume", "night", *options[:2]]):
+        ended = await m2async(*arguments, url=endpoint.url)
+        assert ended.code == 0
+        assert {line.find("started") for line in ended.out.splitlines()[1:]} == {ended.out.index("STATE")}
+
+
+# While it is read
+
+
+SWEEP = f"""
+defaults: {{application_id: {APPLICATION}}}
+jobs:
+  - script: POSTTRAN
+    matrix: {{NUMBER: {{from: 1, to: 1000000}}}}
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_long_check_is_shown_and_a_signal_ends_it_with_nothing_sent_and_no_run(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    path, ledger = tmp_path / "sweep.yaml", tmp_path / "ledger.db"
+    path.write_text(SWEEP)
+    async with scripted(started()) as server:
+        ended, written = await on_terminal(
+            "submit", path, "--ledger", ledger, url=server.url, once="rows checked", send=number
+        )
+        assert server.connections == 0
+    assert ended == code, written
+    shown = plain(written)
+    assert re.search(r"━ \d+,000 rows checked [\d,]+/s", shown), shown[-2_000:]
+    assert shown.endswith("m2async: interrupted before the whole manifest was checked; nothing was sent\n")
+    assert "Traceback" not in shown
+    assert written.count("\x1b[?25h") >= written.count("\x1b[?25l")  # the cursor is shown again
+    assert in_ledger(ledger) == {}
+
+
+async def test_a_short_check_shows_no_bar_of_its_own(tmp_path: Path, endpoint: LocalEndpoint) -> None:
+    options = ["--ledger", str(tmp_path / "ledger.db")]
+    code, written = await on_terminal("submit", manifest(tmp_path, lines(0, 3)), *options, url=endpoint.url)
+    assert code == 0
+    assert "rows checked" not in plain(written)
+    assert "3/3" in plain(written)
+
+
+async def test_a_ledger_that_cannot_take_the_rows_is_not_called_a_bad_manifest(tmp_path: Path) -> None:
+    path, ledger = manifest(tmp_path, lines(0, 20_000)), tmp_path / "ledger.db"
+    async with scripted(started()) as server:
+        program = f"ulimit -f 200; exec {COMMAND} submit {path} --ledger {ledger}"
+        done = await anyio.run_process(["bash", "-c", program], env=settings(server.url), check=False)
+        assert server.connections == 0
+    assert done.returncode == 3
+    assert f"ledger {ledger}: has reached the limit on the size of files (ulimit -f" in done.stderr.decode()
