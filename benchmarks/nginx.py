@@ -27,12 +27,17 @@ http {{
     scgi_temp_path {folder}/scgi;
     keepalive_requests 1000000;
     default_type application/json;
+    {servers}
+}}
+"""
+
+
+_NULL_SERVER = """
     server {{
         listen 127.0.0.1:{port} {tls} backlog=2048;
         {certificate}
         location / {{ return 200 '{{"executionId":"$request_id"}}'; }}
     }}
-}}
 """
 
 
@@ -46,23 +51,33 @@ class Server(NamedTuple):
 @contextlib.contextmanager
 def null_server(*, tls: bool = False) -> Iterator[Server]:
     """Run nginx with one worker that answers every request at once with an execution id."""
+    with tempfile.TemporaryDirectory(prefix="m2async-certificate-") as folder:
+        certificate = _make_certificate(Path(folder)) if tls else None
+        settings = f"ssl_certificate {certificate}; ssl_certificate_key {folder}/key.pem;" if certificate else ""
+        with nginx(_NULL_SERVER, tls="ssl" if tls else "", certificate=settings) as port:
+            yield Server(f"http{'s' if tls else ''}://127.0.0.1:{port}", certificate)
+
+
+@contextlib.contextmanager
+def nginx(servers: str, **settings: object) -> Iterator[int]:
+    """Run nginx with one worker on a free port.
+
+    `servers` is the configuration of its servers, a format with `{port}`, `{folder}` and the other settings.
+    """
     program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin:/opt/homebrew/bin")
     if program is None:
         raise SystemExit("nginx is needed: install the package nginx (Debian: nginx-light)")
     with tempfile.TemporaryDirectory(prefix="m2async-nginx-") as folder:
-        port = _free_port()
-        certificate = _make_certificate(Path(folder)) if tls else None
-        settings = f"ssl_certificate {certificate}; ssl_certificate_key {folder}/key.pem;" if certificate else ""
+        port = free_port()
         configuration = Path(folder, "nginx.conf")
-        configuration.write_text(
-            _CONFIGURATION.format(folder=folder, port=port, tls="ssl" if tls else "", certificate=settings)
-        )
+        own = servers.format(folder=folder, port=port, **settings)
+        configuration.write_text(_CONFIGURATION.format(folder=folder, servers=own))
         process = subprocess.Popen(
             [program, "-p", folder, "-e", f"{folder}/error.log", "-c", str(configuration)], stderr=subprocess.DEVNULL
         )
         try:
             _wait_until_it_answers(port, process)
-            yield Server(f"http{'s' if tls else ''}://127.0.0.1:{port}", certificate)
+            yield port
         finally:
             process.terminate()
             process.wait(10)
@@ -82,7 +97,8 @@ def _make_certificate(folder: Path) -> Path:
     return certificate
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a port of 127.0.0.1 that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from m2async.local import LocalEndpoint
     from m2async.manifest import ManifestRow, read_manifest
     from m2async.outcomes import Outcome, Rejected, Started, Unknown
-    from m2async.pacing import TokenBucket
+    from m2async.pacing import Pacer, TokenBucket
     from m2async.responses import (
         Application,
         BatchJobDefinition,
@@ -66,7 +66,7 @@ _MODULE_OF_NAME = {
         "local": "LocalEndpoint",
         "manifest": "ManifestRow read_manifest",
         "outcomes": "Outcome Rejected Started Unknown",
-        "pacing": "TokenBucket",
+        "pacing": "Pacer TokenBucket",
         "responses": "Application BatchJobDefinition BatchJobExecution JobStep StartBatchJobResponse",
         "retry": "RetryPolicy",
         "submitter": "Submitter",
@@ -104,6 +104,7 @@ __all__ = [
     "ManifestRow",
     "NotSentError",
     "Outcome",
+    "Pacer",
     "Rejected",
     "ResourceNotFoundException",
     "RestartJob",

@@ -78,9 +78,9 @@ class Events:
         """The executions could not be listed, so nothing is known yet of the jobs in doubt."""
         self._logger.warning("reconcile.failed", application_id=application_id, **_error(error))
 
-    def application_closed(self, application_id: str, error: CallError) -> None:
-        """Nothing more is sent to this application."""
-        self._logger.error("application.closed", application_id=application_id, **_error(error))
+    def application_held(self, application_id: str, error: CallError) -> None:
+        """The application refuses its jobs; they wait."""
+        self._logger.warning("application.held", application_id=application_id, **_error(error))
 
     def stopped(self, error: M2AsyncError) -> None:
         """Nothing more is sent at all."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
 from typing import Any, Protocol, Self
 
 import anyio
@@ -15,6 +15,10 @@ from m2async.errors import CallError, M2AsyncError, SubmissionStoppedError
 from m2async.jobs import StartBatchJob
 from m2async.ledger import LedgerRow
 from m2async.outcomes import Outcome
+from m2async.pacing import Grant
+
+_MOST_ASIDE = 20_000
+"""Jobs that wait for long, while others are read in their place: a few tens of MB."""
 
 Request = StartBatchJob | tuple[str, StartBatchJob] | LedgerRow
 """A request, with a key if it has one; or the row of a ledger that it stands in."""
@@ -27,13 +31,16 @@ class Results(Protocol):
     def abandoned(self) -> bool:
         """Whether nobody waits any more, so that a job not yet sent need not be."""
 
-    def ended(self, outcome: Outcome) -> None:
+    def set_aside(self) -> bool:
+        """Take note that a job waits for long; tells whether another may be read in its place meanwhile."""
+
+    def ended(self, outcome: Outcome, *, was_set_aside: bool) -> None:
         """Take the outcome."""
 
-    def stopped(self, error: SubmissionStoppedError) -> None:
+    def stopped(self, error: SubmissionStoppedError, *, was_set_aside: bool) -> None:
         """Take note that the job was not sent."""
 
-    def failed(self, error: M2AsyncError) -> None:
+    def failed(self, error: M2AsyncError, *, was_set_aside: bool) -> None:
         """Take note that the job cannot be sent as it is."""
 
 
@@ -41,8 +48,8 @@ class Job:
     """A request on its way, and what its attempts have shown so far."""
 
     __slots__ = (
-        "attempts", "began", "in_doubt", "in_lane", "key", "reconciled", "request", "results", "row",
-        "sends_in_doubt", "taken", "written",
+        "attempts", "began", "failed_at", "failures", "grant", "in_doubt", "in_lane", "is_aside", "is_entered", "key",
+        "reconciled", "request", "results", "row", "sends_in_doubt", "sent_at", "written",
     )  # fmt: skip
 
     def __init__(self, key: str, request: StartBatchJob, results: Results, row: LedgerRow | None = None) -> None:
@@ -50,14 +57,35 @@ class Job:
         self.request = request
         self.results = results
         self.row = row
-        self.reconciled = 0
+        self.is_entered = False  # whether it is known what the ledger has of it
         self.in_lane = False
-        self.taken = False
+        self.is_aside = False
         self.began = 0.0
         self.attempts = 0
+        self.grant: Grant | None = None
+        self.sent_at = 0.0
+        self.failures = 0  # attempts after which it was to be sent again
+        self.failed_at = 0.0  # when the first of them failed
         self.in_doubt: CallError | None = None
         self.sends_in_doubt = 0
+        self.reconciled = 0
         self.written: asyncio.Future[None] | None = None  # the answer's way into the ledger
+
+    def set_aside(self) -> None:
+        """Take note that it waits for long, and let another be read in its place."""
+        self.is_aside = self.is_aside or self.results.set_aside()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Give its outcome."""
+        self.results.ended(outcome, was_set_aside=self.is_aside)
+
+    def stopped(self, error: SubmissionStoppedError) -> None:
+        """Tell that it was not sent."""
+        self.results.stopped(error, was_set_aside=self.is_aside)
+
+    def failed(self, error: M2AsyncError) -> None:
+        """Tell that it cannot be sent as it is."""
+        self.results.failed(error, was_set_aside=self.is_aside)
 
 
 class Caller:
@@ -70,14 +98,17 @@ class Caller:
     def abandoned(self) -> bool:
         return self.outcome.cancelled()
 
-    def ended(self, outcome: Outcome) -> None:
+    def set_aside(self) -> bool:
+        return False
+
+    def ended(self, outcome: Outcome, *, was_set_aside: bool) -> None:
         if not self.outcome.done():
             self.outcome.set_result(outcome)
 
-    def stopped(self, error: SubmissionStoppedError) -> None:
-        self.failed(error)
+    def stopped(self, error: SubmissionStoppedError, *, was_set_aside: bool) -> None:
+        self.failed(error, was_set_aside=was_set_aside)
 
-    def failed(self, error: M2AsyncError) -> None:
+    def failed(self, error: M2AsyncError, *, was_set_aside: bool) -> None:
         if not self.outcome.done():
             self.outcome.set_exception(error)
             self.outcome.exception()  # counts as seen also where the caller was cancelled before it could look
@@ -91,7 +122,7 @@ class SubmittedJobs:
         requests: Iterable[Request] | AsyncIterable[Request],
         *,
         ahead: int,
-        put: Callable[[Job], Awaitable[None]],
+        put: Callable[[Job], None],
         spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
         stop_error: Callable[[], SubmissionStoppedError],
     ) -> None:
@@ -100,7 +131,8 @@ class SubmittedJobs:
         self._put = put
         self._spawn = spawn
         self._stop_error = stop_error
-        self._outcomes: deque[Outcome] = deque()
+        self._aside = 0  # jobs that have given back their room beforehand
+        self._outcomes: deque[tuple[Outcome, bool]] = deque()  # with whether its job has its room still
         self._news = asyncio.Event()  # what the iteration waits for
         self._feeder: anyio.CancelScope | None = None
         self._open = 0  # what an outcome may still come from: jobs, and the feeder
@@ -121,8 +153,10 @@ class SubmittedJobs:
                 raise failure or StopAsyncIteration
             self._news.clear()
             await self._news.wait()
-        self._room.release()
-        return self._outcomes.popleft()
+        outcome, has_room = self._outcomes.popleft()
+        if has_room:
+            self._room.release()
+        return outcome
 
     async def aclose(self) -> None:
         """Read no more requests, and send none that is still in line; calls under way end as they will."""
@@ -131,19 +165,27 @@ class SubmittedJobs:
             self._feeder.cancel()
         await anyio.lowlevel.checkpoint()
 
-    def ended(self, outcome: Outcome) -> None:
+    def set_aside(self) -> bool:
+        """Read another job in the place of one that waits for long, up to a bound."""
+        if self._aside >= _MOST_ASIDE:
+            return False
+        self._aside += 1
+        self._room.release()
+        return True
+
+    def ended(self, outcome: Outcome, *, was_set_aside: bool) -> None:
         """Take a job's outcome."""
-        self._outcomes.append(outcome)
-        self._one_less()
+        self._outcomes.append((outcome, not was_set_aside))
+        self._one_less(was_set_aside=was_set_aside)
 
-    def stopped(self, error: SubmissionStoppedError) -> None:
+    def stopped(self, error: SubmissionStoppedError, *, was_set_aside: bool) -> None:
         """Take note that a job was not sent."""
-        self.failed(error)
+        self.failed(error, was_set_aside=was_set_aside)
 
-    def failed(self, error: M2AsyncError) -> None:
+    def failed(self, error: M2AsyncError, *, was_set_aside: bool) -> None:
         """Take note that a job cannot be sent; the iteration ends in it, after all outcomes."""
         self._failure = self._failure or error
-        self._one_less()
+        self._one_less(was_set_aside=was_set_aside)
 
     async def _feed(self) -> None:
         assert self._feeder is not None  # noqa: S101 - set before it runs
@@ -152,7 +194,8 @@ class SubmittedJobs:
                 async with contextlib.aclosing(_numbered(self._requests)) as requests:
                     await self._room.acquire()
                     async for key, request, row in requests:
-                        await self._feed_one(Job(key, request, self, row))
+                        self._put(Job(key, request, self, row))
+                        self._open += 1
                         await self._room.acquire()
         except asyncio.CancelledError:
             self._failure = self._failure or self._stop_error()
@@ -162,17 +205,9 @@ class SubmittedJobs:
         finally:
             self._one_less()
 
-    async def _feed_one(self, job: Job) -> None:
-        self._open += 1
-        try:
-            await self._put(job)
-        except BaseException:
-            if not job.taken:
-                self._open -= 1
-            raise
-
-    def _one_less(self) -> None:
+    def _one_less(self, *, was_set_aside: bool = False) -> None:
         self._open -= 1
+        self._aside -= was_set_aside
         self._news.set()
 
 

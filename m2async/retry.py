@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Literal, TypeVar
 
 import anyio
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+from tenacity import AsyncRetrying, Future, RetryCallState, retry_if_exception
 from tenacity.wait import wait_base, wait_exception, wait_random_exponential
 
 from m2async.errors import (
@@ -36,14 +37,14 @@ class Verdict(Enum):
     REJECT = "this job is rejected, the rest go on"
     ADOPT = "find out what became of it; then it is started, or surely not and sent again, or unknown"
     HOLD = "this job's fate is unknown and nobody guesses; the rest go on"
-    CLOSE_APPLICATION = "this job is rejected, and nothing more is sent to its application"
+    HOLD_APPLICATION = "it and its application's other jobs wait; one goes as a probe after a pause"
     STOP = "nothing more is sent at all"
 
 
 def verdict(error: CallError, request: StartBatchJob, on_unknown: OnUnknown) -> Verdict:
     """Decide what follows from a failed attempt.
 
-    Only two kinds of failure are retried at once: those after which the job was surely not started and
+    Only two kinds of failure are retried by themselves: those after which the job was surely not started and
     that may pass (a throttled call, a connection that could not be made), and, if the caller says
     `on_unknown="resend"`, those after which it may have been.
     """
@@ -55,9 +56,9 @@ def verdict(error: CallError, request: StartBatchJob, on_unknown: OnUnknown) -> 
         case _ if error.may_have_started:
             return {"adopt": Verdict.ADOPT, "hold": Verdict.HOLD, "resend": Verdict.RETRY}[on_unknown]
         case ConflictException():
-            return Verdict.CLOSE_APPLICATION
+            return Verdict.HOLD_APPLICATION
         case ResourceNotFoundException() if error.resource_id in {None, request.application_id}:
-            return Verdict.CLOSE_APPLICATION
+            return Verdict.HOLD_APPLICATION
         case _:
             return Verdict.REJECT
 
@@ -72,7 +73,8 @@ class RetryPolicy:
 
     Attempts end `patience` after the first failure; `unreachable` after it where no connection could
     be made and the service never answered before; and at `resends` sends of a job that may have
-    been started.
+    been started. Jobs of an application that does not run wait for it for `hold`; the first of them
+    goes as a probe after `probe`, a further one each time after twice as long.
     """
 
     base: float = 0.1
@@ -80,56 +82,69 @@ class RetryPolicy:
     patience: float = 600.0
     unreachable: float = 5.0
     resends: int = 4
+    hold: float = 60.0
+    probe: float = 5.0
 
 
-async def retry_from(
-    failure: CallError,
-    attempt: Callable[[], Awaitable[_T]],
-    *,
-    retryable: Callable[[CallError], bool],
-    exhausted: Callable[[CallError, float], bool],
-    before_wait: Callable[[CallError, float], None],
+def wait_before_resend(policy: RetryPolicy, failures: int, error: CallError) -> float:
+    """Seconds to wait after an attempt that failed with `error`, the last of so many."""
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type] # not looked at
+    state.attempt_number = failures
+    state.outcome = Future(failures)
+    state.outcome.set_exception(error)
+    return _backoff(policy)(state)
+
+
+@lru_cache
+def _backoff(policy: RetryPolicy) -> wait_base:
+    """The wait of `policy`, as tenacity takes it: full jitter on top of `Retry-After`."""
+    return wait_random_exponential(multiplier=policy.base, max=policy.cap) + wait_exception(_retry_after)
+
+
+async def repeated(
+    call: Callable[[], Awaitable[_T]],
     policy: RetryPolicy,
+    *,
+    reached: Callable[[], bool],
+    before_wait: Callable[[CallError, float], None],
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> _T:
-    """Go on after a first attempt that failed: wait and repeat, until one succeeds or the failure is final.
+    """Make a call that can be made twice without harm, such as a list, until it succeeds or its failure is final.
 
-    `exhausted` is asked with the failure and the seconds since the first; `before_wait` is told each
+    It is made again after a throttle, a 5xx, a timeout and where no connection could be made, as long as the policy's
+    `patience` goes, or `unreachable` while `reached` says that the service never answered. `before_wait` is told each
     failure and the seconds that are waited for. Raises the last failure.
     """
-    failures = [failure]
 
-    async def next_attempt() -> _T:
-        if failures:
-            raise failures.pop()
-        return await attempt()
-
-    def stop(state: RetryCallState) -> bool:
-        return exhausted(_failure(state), state.seconds_since_start or 0.0)
+    def is_final(state: RetryCallState) -> bool:
+        is_out_of_reach = isinstance(_failure(state), NotSentError) and not reached()
+        return (state.seconds_since_start or 0.0) >= (policy.unreachable if is_out_of_reach else policy.patience)
 
     def before_sleep(state: RetryCallState) -> None:
         before_wait(_failure(state), state.next_action.sleep if state.next_action else 0.0)
 
     retrying = AsyncRetrying(
-        sleep=anyio.sleep,
-        stop=stop,
-        wait=backoff(policy),
-        retry=retry_if_exception(lambda exc: isinstance(exc, CallError) and retryable(exc)),
+        sleep=sleep,
+        stop=is_final,
+        wait=_backoff(policy),
+        retry=retry_if_exception(_may_pass),
         before_sleep=before_sleep,
         reraise=True,
     )
-    return await retrying(next_attempt)
+    return await retrying(call)
 
 
-def backoff(policy: RetryPolicy) -> wait_base:
-    """The wait of `policy`, as tenacity takes it: full jitter on top of `Retry-After`."""
-    return wait_random_exponential(multiplier=policy.base, max=policy.cap) + wait_exception(_retry_after)
-
-
-def _retry_after(error: BaseException) -> float:
-    return (error.retry_after or 0.0) if isinstance(error, M2ServiceException) else 0.0
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, CallError) and (
+        isinstance(error, ThrottlingException | NotSentError) or error.may_have_started
+    )
 
 
 def _failure(state: RetryCallState) -> CallError:
     failure = state.outcome.exception() if state.outcome else None
-    assert isinstance(failure, CallError), failure  # noqa: S101 - nothing else is retryable
+    assert isinstance(failure, CallError), failure  # noqa: S101 - nothing else is retried
     return failure
+
+
+def _retry_after(error: BaseException) -> float:
+    return (error.retry_after or 0.0) if isinstance(error, M2ServiceException) else 0.0

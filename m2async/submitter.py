@@ -1,16 +1,16 @@
 """The pipeline: read this first.
 
-A request goes through a bounded queue to one of a fixed number of workers. It takes a token, the ledger notes that
-it will be sent, it is sent once, and the ledger notes the answer. From that follows whether the job has ended, is sent
-again, is looked for among the service's executions, or stops the rest.
+A request goes through a queue to one of a fixed number of workers. It takes a token, the ledger notes that it will be
+sent, it is sent once, and the ledger notes the answer. From that follows whether the job has ended, stops the rest, or
+is set aside and comes back to the queue later: because it is sent again (resends.py), waits for its application
+(circuits.py), is looked for among the service's executions (doubts.py), or waits for another of its name (lanes.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import AsyncIterable, Callable, Coroutine, Hashable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from time import monotonic
@@ -22,11 +22,21 @@ from anyio.abc import TaskGroup, TaskStatus
 from structlog.typing import FilteringBoundLogger
 
 from m2async.adopt import Adopted, Ambiguous, Decision, NotStarted
+from m2async.circuits import Circuits
 from m2async.doubts import Doubts
-from m2async.errors import CallCancelledError, CallError, M2AsyncError, NotSentError, SubmissionStoppedError
+from m2async.errors import (
+    CallCancelledError,
+    CallError,
+    M2AsyncError,
+    M2ServiceException,
+    NotSentError,
+    SubmissionStoppedError,
+    ThrottlingException,
+)
 from m2async.events import Events
 from m2async.intake import Caller, Job, Request, SubmittedJobs
 from m2async.jobs import StartBatchJob
+from m2async.lanes import Lanes
 from m2async.ledger import (
     IllegalTransitionError,
     Ledger,
@@ -37,11 +47,12 @@ from m2async.ledger import (
     open_ledger,
 )
 from m2async.outcomes import Outcome, Rejected, Started, Unknown
-from m2async.pacing import Pacer, TokenBucket
+from m2async.pacing import AdaptiveRate, Flow, Pacer, TokenBucket
 from m2async.reconcile import ListsExecutions
 from m2async.recording import Recording, outcome_of, remembered
+from m2async.resends import Resends
 from m2async.responses import StartBatchJobResponse
-from m2async.retry import OnUnknown, RetryPolicy, Verdict, retry_from, verdict
+from m2async.retry import OnUnknown, RetryPolicy, Verdict, verdict, wait_before_resend
 
 _OF_ONE_JOB = (IllegalTransitionError, ManifestChangedError)
 """What the ledger has against a single job: another of its key is under way, or was another request."""
@@ -59,8 +70,13 @@ class Submitter:
 
     Arguments:
         client: an open M2Client, or whatever else starts a batch job in one attempt.
-        rate: calls a second at most, those that are sent again included; None for no limit.
+        rate: calls a second at most, those that are sent again included; None for no limit. It is lowered while
+            the service shows by throttling that its quota is less.
         burst: how many calls may go out at once after a pause, 1 by default; goes with `rate`.
+        adaptive: find the quota, and keep just below it; goes without `rate`.
+        pacer: what several submitters share one quota by, instead of `rate` or `adaptive`.
+        weight: the submitter's share of the `pacer`, in relation to the others'.
+        application_buckets: token buckets of single applications, by their ids, besides the pacing of all.
         concurrency: how many calls are under way at once, at most.
         ledger: where every step is written down, as `open_ledger` takes it, or an open Ledger. A job whose key
             was started before is not started again, also not by a later process.
@@ -80,8 +96,9 @@ class Submitter:
     Use it as an async context manager; it leaves no task behind. It stops by itself when the service
     denies access or does not accept the credentials, when no connection can be made, or when the ledger cannot
     be written: every further job would meet the same. Jobs that were not sent then end in a
-    SubmissionStoppedError. A job whose application does not exist or does not run closes that application:
-    its further jobs are not sent, and are Rejected with no attempt.
+    SubmissionStoppedError. A job whose application does not exist or does not run holds that application's
+    jobs: after a pause one of them goes as a probe. If that goes on for `retry.hold` seconds, they are Rejected;
+    with no attempt those that were not sent.
     """
 
     def __init__(
@@ -90,6 +107,10 @@ class Submitter:
         *,
         rate: float | None = None,
         burst: float | None = None,
+        adaptive: bool = False,
+        pacer: Pacer | None = None,
+        weight: float = 1.0,
+        application_buckets: Mapping[str, TokenBucket] | None = None,
         concurrency: int = 64,
         ledger: str | PathLike[str] | Ledger | None = None,
         run: str | Run = "default",
@@ -110,26 +131,33 @@ class Submitter:
             raise ValueError("on_unknown='adopt' goes with a ledger, which is not given")
         if rate is None and burst is not None:
             raise ValueError("burst goes with rate, which is not given")
+        if (rate is not None) + adaptive + (pacer is not None) > 1:
+            raise ValueError("give only one of rate, adaptive and pacer")
         if settle < 0:
             raise ValueError(f"settle must not be negative, not {settle}")
         self._client = client
-        self._pacer = None if rate is None else Pacer(TokenBucket(rate, 1.0 if burst is None else burst))
+        self._pacer = pacer or _pacer(rate, burst, adaptive=adaptive)
+        self._flow = Flow(weight)
+        self._application_buckets = application_buckets or {}
         self._concurrency = concurrency
         self._ledger = ledger
         self._run = run
         self._on_unknown: OnUnknown = on_unknown
         self._settle = settle
-        self._lanes: dict[Hashable, deque[Job]] | None = {} if exact else None
+        self._lanes = Lanes() if exact else None
         self._policy = retry or RetryPolicy()
         self._grace = grace
         self._events = Events(logger=logger, log_params=log_params)
         self._recording = Recording(None)
         self._doubts: Doubts | None = None
-        self._queue: asyncio.Queue[Job] = asyncio.Queue(concurrency)
+        self._resends = Resends(self._go_on, lambda: self.rate)
+        self._circuits = Circuits(
+            hold=self._policy.hold, probe=self._policy.probe, go_on=self._go_on, give_up=self._give_up
+        )
+        self._queue: asyncio.Queue[Job] = asyncio.Queue()
         self._tasks: TaskGroup | None = None
         self._calls_under_way: set[anyio.CancelScope] = set()
         self._being_written: set[asyncio.Future[None]] = set()
-        self._closed_applications: dict[str, CallError] = {}
         self._service_answered = False
         self._ended_by: M2AsyncError | None = None
 
@@ -146,10 +174,15 @@ class Submitter:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         self.stop("the submitter was left before the job was sent")
-        return await self._host.__aexit__(kind, exc, traceback)
+        try:
+            return await self._host.__aexit__(kind, exc, traceback)
+        except BaseExceptionGroup as group:
+            if group.exceptions == (exc,):  # what the block raised stays as it is
+                return False
+            raise
 
     async def submit(self, request: StartBatchJob, *, key: str | None = None) -> Outcome:
-        """Start one job and wait for its outcome; waits in line while all workers are busy.
+        """Start one job and wait for its outcome.
 
         `key` names the job in logs, in the ledger and in the outcome; without a ledger it is by default the
         job's name. A caller that is cancelled while the call is under way gets no outcome, but it is logged
@@ -162,7 +195,7 @@ class Submitter:
         if key is None and self._ledger is not None:
             raise ValueError("with a ledger, a job needs a key: it is what tells a repetition from another job")
         caller = Caller()
-        await self._put(Job(request.job.name if key is None else key, request, caller))
+        self._put(Job(request.job.name if key is None else key, request, caller))
         return await caller.outcome
 
     def submit_many(self, requests: Iterable[Request] | AsyncIterable[Request]) -> SubmittedJobs:
@@ -189,6 +222,32 @@ class Submitter:
         for call in self._calls_under_way:
             call.deadline = min(call.deadline, deadline)
 
+    def set_rate(self, rate: float, burst: float = 1.0) -> None:
+        """Pace by another rate and burst from now on; whoever shares the pacer is paced so too.
+
+        Raises ValueError unless `rate` is above 0 and `burst` at least 1.
+        """
+        if self._pacer is None:
+            self._pacer = _pacer(rate, burst, adaptive=False)
+        else:
+            self._pacer.set_rate(rate, burst)
+
+    @property
+    def rate(self) -> float | None:
+        """The calls a second that are sent at most at present; None for no limit."""
+        return None if self._pacer is None else self._pacer.bucket.rate
+
+    @property
+    def found_rate(self) -> float | None:
+        """The quota that throttling showed, in calls a second; None if there was none, or not enough."""
+        controller = None if self._pacer is None else self._pacer.controller
+        return None if controller is None else controller.found_rate
+
+    @property
+    def held(self) -> Mapping[str, tuple[CallError, int]]:
+        """The applications that are not called at present: what they answer, and how many jobs wait for each."""
+        return self._circuits.held
+
     @property
     def stopped_by(self) -> M2AsyncError | None:
         """What made it send nothing more, or None while it goes on."""
@@ -196,47 +255,88 @@ class Submitter:
 
     # A job's way
 
-    async def _put(self, job: Job) -> None:
+    def _put(self, job: Job) -> None:
         self._check_open()
-        await self._queue.put(job)
-        if self._ended_by is not None:  # it ended while the queue was full
-            self._empty_queue()
+        self._queue.put_nowait(job)
+
+    def _go_on(self, job: Job) -> None:
+        """Let a job that was set aside go on."""
+        if self._ended_by is None:
+            self._queue.put_nowait(job)
+        else:
+            self._interrupted(job)
 
     async def _work(self) -> None:
         with anyio.CancelScope() as scope:  # one for all its calls, since making one takes its time
             while True:
-                job: Job | None = await self._queue.get()
-                while job is not None:
-                    job.taken = True
-                    if not self._enter_lane(job):
-                        break
-                    if job.results.abandoned or await self._settled(job, scope):
-                        job = self._leave_lane(job)
-                    else:
-                        break
+                job = await self._queue.get()
+                try:
+                    await self._take_on(job, scope)
+                except asyncio.CancelledError:
+                    self._interrupted(job)
+                    raise
+                except SubmissionStoppedError:
+                    self._interrupted(job)
+                except _OF_ONE_JOB as error:
+                    job.failed(error)
+                    self._leave_lane(job)
 
-    async def _settled(self, job: Job, scope: anyio.CancelScope) -> bool:
-        """Take a job to its outcome; tells False if it is set aside until its execution is looked for."""
-        try:
-            outcome = await self._submit(job, scope)
-        except asyncio.CancelledError:
-            self._interrupted(job)
-            raise
-        except SubmissionStoppedError:
-            self._interrupted(job)
-            return True
-        except _OF_ONE_JOB as error:
-            job.results.failed(error)
-            return True
+    def _interrupted(self, job: Job) -> None:
+        """End a job that waited for its first or next attempt, or to be found, when the submitter ended."""
+        if job.in_doubt is None:
+            job.stopped(self._stop_error())
+        else:
+            job.ended(self._unknown(job, job.in_doubt))
+
+    async def _take_on(self, job: Job, scope: anyio.CancelScope) -> None:
+        """Take a job to its outcome, or as far as it goes at present."""
+        if self._lanes is not None and not self._lanes.enter(job):
+            return
+        outcome: Outcome | None = None
+        if not job.is_entered:
+            if job.results.abandoned:
+                self._leave_lane(job)
+                return
+            job.began = monotonic()
+            outcome = await self._enter(job)
+            job.is_entered = True
+            if outcome is None and job.in_doubt is not None and self._on_unknown != "resend":
+                outcome = self._in_doubt(job, job.in_doubt)
+                if outcome is None:
+                    return
+        if outcome is None:
+            if not self._circuits.admit(job):
+                return
+            try:
+                outcome = await self._attempt(job, scope)
+            except CallError as error:
+                outcome = self._failed(job, error)
         if outcome is not None:
-            self._ended(job, outcome)
-        return outcome is not None
+            self._end_job(job, outcome)
 
-    def _ended(self, job: Job, outcome: Outcome) -> None:
+    async def _enter(self, job: Job) -> Outcome | None:
+        """See what the ledger knows of a job from an earlier run of the program: one that is started is not sent."""
+        try:
+            if job.row is None:
+                await self._recording.enter(job)
+            row = job.row
+            if row is None:
+                return None
+            job.attempts = row.attempts
+            if row.state is RowState.REJECTED:
+                await self._recording.again(job)
+        except LedgerError as error:
+            raise self._ledger_refused(error) from error
+        if row.state is RowState.UNKNOWN:
+            job.in_doubt = remembered(row)
+        return outcome_of(row) if row.state is RowState.STARTED else None
+
+    def _end_job(self, job: Job, outcome: Outcome) -> None:
         """Give a job its outcome once that is durable; the worker goes on meanwhile."""
+        self._leave_lane(job)
         written = job.written
         if written is None or written.done():
-            job.results.ended(outcome)
+            job.ended(outcome)
             return
         self._being_written.add(written)
         written.add_done_callback(partial(self._durable, job, outcome))
@@ -246,68 +346,20 @@ class Submitter:
         error = written.exception()
         if isinstance(error, LedgerError):
             self._stop(error)
-        job.results.ended(outcome)
+        job.ended(outcome)
 
-    def _interrupted(self, job: Job) -> None:
-        """End a job that waited for its first or next attempt, or to be found, when the submitter ended."""
-        if job.in_doubt is None:
-            job.results.stopped(self._stop_error())
-        else:
-            job.results.ended(self._unknown(job, job.in_doubt))
-
-    async def _submit(self, job: Job, scope: anyio.CancelScope) -> Outcome | None:
-        """Take one job to its outcome, or None if it is set aside."""
-        job.began = monotonic()
-        try:
-            if job.row is None:
-                await self._recording.enter(job)
-            known = self._known(job)
-            if known is None and job.row is not None and job.row.state is RowState.REJECTED:
-                await self._recording.again(job)
-        except LedgerError as error:
-            raise self._ledger_refused(error) from error
-        if known is not None:
-            return known
-        closed = self._closed_applications.get(job.request.application_id)
-        if closed is not None:
-            return self._rejected(job, closed)
-        if job.in_doubt is not None and self._on_unknown != "resend":
-            return self._in_doubt(job, job.in_doubt)
-        try:
-            return await self._attempt(job, scope)
-        except CallError as error:
-            failure = error
-        try:
-            return await retry_from(
-                failure,
-                lambda: self._attempt(job, scope),
-                retryable=lambda error: self._verdict(job, error) is Verdict.RETRY,
-                exhausted=lambda error, seconds: self._exhausted(job, error, seconds),
-                before_wait=lambda error, wait: self._events.retry(job.key, job.request, error, job.attempts, wait),
-                policy=self._policy,
-            )
-        except CallError as error:
-            return self._failed(job, error)
-
-    def _known(self, job: Job) -> Outcome | None:
-        """What the ledger knows of a job from an earlier run of the program: one that is started is not sent."""
-        row = job.row
-        if row is None or job.reconciled:
-            return None
-        job.attempts = row.attempts
-        if row.state is RowState.STARTED:
-            return outcome_of(row)
-        if row.state is RowState.UNKNOWN:
-            job.in_doubt = remembered(row)
-        return None
+    def _leave_lane(self, job: Job) -> None:
+        following = None if self._lanes is None else self._lanes.leave(job)
+        if following is not None:
+            self._go_on(following)
 
     async def _attempt(self, job: Job, scope: anyio.CancelScope) -> Started:
         """Take a token, note the intent, send the request once, and record the execution id."""
         if self._pacer is not None:
-            await self._pacer.acquire()
+            own = self._application_buckets.get(job.request.application_id)
+            job.grant = self._pacer.try_acquire(own=own) or await self._pacer.acquire(flow=self._flow, own=own)
         await self._intend(job)
         response = await self._call(job, scope)
-        self._service_answered = True
         execution_id, request_id = response.execution_id, response.request_id
         if self._doubts is not None:
             self._doubts.started(execution_id, job.request.job)
@@ -347,13 +399,16 @@ class Submitter:
         """
         response: StartBatchJobResponse | None = None
         failure: CallError | None = None
+        job.sent_at = asyncio.get_running_loop().time()
         scope.shield = True
         self._calls_under_way.add(scope)
         try:
             try:
                 response = await self._client.start_batch_job(job.request)
             except CallError as error:
-                failure = self._doubted(job, error)
+                failure = self._noted(job, error)
+            else:
+                self._succeeded(job)
             await self._write_answer(job, response, failure)
         except asyncio.CancelledError:
             if not scope.cancel_called:
@@ -364,16 +419,36 @@ class Submitter:
         if response is not None:
             return response
         if failure is None:
-            failure = self._doubted(job, CallCancelledError("the submitter was left before an answer came"))
+            failure = self._noted(job, CallCancelledError("the submitter was left before an answer came"))
             self._recording.failed(job, failure, again=False)
         raise failure
 
-    def _doubted(self, job: Job, error: CallError) -> CallError:
-        """Keep in mind that a failed attempt may have started the job."""
+    def _succeeded(self, job: Job) -> None:
+        """Let the pacing, the budget and the application's circuit know of a start."""
+        self._service_answered = True
+        if self._pacer is not None and job.grant is not None:
+            self._pacer.answered(job.grant)
+        self._resends.succeeded()
+        self._circuits.answered(job)
+
+    def _noted(self, job: Job, error: CallError) -> CallError:
+        """Keep in mind what a failed attempt says of the job, and let the pacing and the circuit know of it."""
         if error.may_have_started:
             job.in_doubt = error
             job.sends_in_doubt += 1
         self._service_answered |= not isinstance(error, NotSentError)
+        if not isinstance(error, M2ServiceException):
+            self._circuits.unanswered(job)
+            return error
+        if self._pacer is not None and job.grant is not None:
+            if isinstance(error, ThrottlingException):
+                self._pacer.throttled(job.grant, error.retry_after)
+            else:
+                self._pacer.answered(job.grant)
+        if isinstance(error, ThrottlingException):
+            self._circuits.unanswered(job)
+        elif self._verdict(job, error) is not Verdict.HOLD_APPLICATION:
+            self._circuits.answered(job)
         return error
 
     async def _write_answer(self, job: Job, response: StartBatchJobResponse | None, failure: CallError | None) -> None:
@@ -387,7 +462,7 @@ class Submitter:
                 if self._lanes is not None and job.written is not None:
                     await job.written
             elif failure is not None:
-                again = self._verdict(job, failure) in {Verdict.RETRY, Verdict.STOP}
+                again = self._verdict(job, failure) in {Verdict.RETRY, Verdict.STOP, Verdict.HOLD_APPLICATION}
                 await self._recording.failed(job, failure, again=again)
         except LedgerError as error:
             self._stop(error)
@@ -397,10 +472,11 @@ class Submitter:
     def _verdict(self, job: Job, error: CallError) -> Verdict:
         return verdict(error, job.request, self._on_unknown)
 
-    def _exhausted(self, job: Job, error: CallError, seconds: float) -> bool:
-        """Whether a failure that could be retried is final, `seconds` after the job's first."""
+    def _exhausted(self, job: Job, error: CallError) -> bool:
+        """Whether a failure that could be retried is final."""
         if error.may_have_started:
             return job.sends_in_doubt > self._policy.resends
+        seconds = monotonic() - job.failed_at if job.failures else 0.0
         if isinstance(error, NotSentError) and not self._service_answered:
             return seconds >= self._policy.unreachable
         return seconds >= self._policy.patience
@@ -408,18 +484,40 @@ class Submitter:
     def _failed(self, job: Job, error: CallError) -> Outcome | None:
         """End a job whose last attempt failed, or set it aside, and draw the consequence for the others."""
         decision = self._verdict(job, error)
-        if decision is Verdict.CLOSE_APPLICATION:
-            self._closed_applications[job.request.application_id] = error
-            self._events.application_closed(job.request.application_id, error)
-        elif decision is Verdict.STOP or isinstance(error, NotSentError):
+        if decision is Verdict.STOP:
             self._stop(error)
-        elif decision is Verdict.RETRY and job.in_doubt is None:
-            self._give_up(job)
+        elif decision is Verdict.RETRY and not self._exhausted(job, error):
+            self._send_again(job, error)
+            return None
+        elif decision is Verdict.RETRY and isinstance(error, NotSentError):
+            self._stop(error)
+        elif decision is Verdict.HOLD_APPLICATION:
+            self._events.application_held(job.request.application_id, error)
+            if job.in_doubt is None and self._ended_by is None:
+                self._circuits.refused(job, error)
+                return None
         if job.in_doubt is not None:
             return self._in_doubt(job, job.in_doubt)
+        if decision is Verdict.RETRY and self._ended_by is None:
+            self._write_given_up(job)
         return self._rejected(job, error)
 
-    def _give_up(self, job: Job) -> None:
+    def _send_again(self, job: Job, error: CallError) -> None:
+        """Set a job aside until its next attempt."""
+        if not job.failures:
+            job.failed_at = monotonic()
+        job.failures += 1
+        wait = wait_before_resend(self._policy, job.failures, error)
+        self._events.retry(job.key, job.request, error, job.attempts, wait)
+        self._resends.after(wait, job, by_budget=error.may_have_started)
+
+    def _give_up(self, job: Job, error: CallError) -> None:
+        """End a job whose application refused it, or would have, for too long."""
+        if job.attempts:
+            self._write_given_up(job)
+        self._end_job(job, self._rejected(job, error))
+
+    def _write_given_up(self, job: Job) -> None:
         try:
             self._recording.give_up(job)
         except LedgerError as error:
@@ -429,30 +527,17 @@ class Submitter:
         """Set a job aside until its execution is looked for, or leave it unknown."""
         if self._doubts is None or self._ended_by is not None:
             return self._unknown(job, error)
+        job.set_aside()
         self._doubts.park(job)
         return None
 
     async def _decided(self, decisions: Sequence[tuple[Job, Decision]]) -> None:
         """Go on with jobs that were looked for; what was found is written for all of them together."""
         with anyio.CancelScope(shield=True):  # what was found is written and told, then may anything end
-            again = await asyncio.gather(*(self._carry_out(job, decision) for job, decision in decisions))
-        going_on = deque(
-            following
-            for (job, _), is_sent_again in zip(decisions, again, strict=True)
-            if (following := job if is_sent_again else self._leave_lane(job)) is not None
-        )
-        try:
-            while going_on:
-                await self._queue.put(going_on[0])
-                going_on.popleft()
-        finally:
-            if self._ended_by is not None:  # nobody takes them any more
-                self._empty_queue()
-                for job in going_on:
-                    self._interrupted(job)
+            await asyncio.gather(*(self._carry_out(job, decision) for job, decision in decisions))
 
-    async def _carry_out(self, job: Job, decision: Decision) -> bool:
-        """Have it written what was found, and end the job with it; tells whether it is to be sent again instead."""
+    async def _carry_out(self, job: Job, decision: Decision) -> None:
+        """Have it written what was found, and end the job with it, or have it sent again."""
         error = job.in_doubt
         assert error is not None  # noqa: S101 - only such jobs are looked for
         try:
@@ -460,19 +545,20 @@ class Submitter:
         except LedgerError as failure:
             self._stop(failure)
             self._interrupted(job)
-            return False
+            return
         match decision:
             case Adopted():
-                job.results.ended(self._adopted(job, decision.execution_id))
+                self._end_job(job, self._adopted(job, decision.execution_id))
+            case Ambiguous():
+                self._end_job(job, self._unknown(job, error, tuple(decision.candidates)))
             case NotStarted():
                 job.in_doubt = None
-                if job.sends_in_doubt <= self._policy.resends:
-                    return True
-                self._give_up(job)
-                self._ended(job, self._rejected(job, error))
-            case Ambiguous():
-                job.results.ended(self._unknown(job, error, tuple(decision.candidates)))
-        return False
+                if self._ended_by is not None:
+                    self._interrupted(job)
+                elif job.sends_in_doubt <= self._policy.resends:
+                    self._resends.by_budget(job)
+                else:
+                    self._give_up(job, error)
 
     def _ledger_refused(self, error: LedgerError) -> M2AsyncError:
         """What a job ends in whose intent could not be written: its own error, or the end of everything."""
@@ -492,49 +578,14 @@ class Submitter:
             return
         self._ended_by = cause
         self._tasks.cancel_scope.cancel()
-        self._empty_queue()
-        for job in [job for lane in (self._lanes or {}).values() for job in lane]:
-            job.results.stopped(self._stop_error())
-        if self._lanes is not None:
-            self._lanes.clear()
-        for job in self._doubts.take_all() if self._doubts is not None else ():
-            self._interrupted(job)
-
-    def _empty_queue(self) -> None:
         while not self._queue.empty():
-            job = self._queue.get_nowait()
-            job.taken = True
-            self._interrupted(job)
+            self._interrupted(self._queue.get_nowait())
+        for place in (self._lanes, self._resends, self._circuits, self._doubts):
+            for job in place.take_all() if place is not None else ():
+                self._interrupted(job)
 
     def _stop_error(self) -> SubmissionStoppedError:
         return SubmissionStoppedError(self._ended_by or NotSentError("the submitter was cancelled"))
-
-    # Exact mode: one lane for each application and job, with one of its jobs under way
-
-    def _enter_lane(self, job: Job) -> bool:
-        """Whether a job may go on now; else it waits in its lane."""
-        if self._lanes is None or job.reconciled:
-            return True
-        lane = (job.request.application_id, job.request.job)
-        if lane in self._lanes and not job.in_lane:
-            self._lanes[lane].append(job)
-            return False
-        self._lanes.setdefault(lane, deque())
-        job.in_lane = True
-        return True
-
-    def _leave_lane(self, job: Job) -> Job | None:
-        """Let the next job of the lane go on."""
-        if self._lanes is None:
-            return None
-        lane = (job.request.application_id, job.request.job)
-        waiting = self._lanes.get(lane)
-        if not waiting:
-            self._lanes.pop(lane, None)
-            return None
-        following = waiting.popleft()
-        following.in_lane = True
-        return following
 
     def _rejected(self, job: Job, error: CallError) -> Rejected:
         self._events.rejected(job.key, job.request, error, job.attempts, monotonic() - job.began)
@@ -572,6 +623,7 @@ class Submitter:
             self._tasks = tasks
             for _ in range(self._concurrency):
                 tasks.start_soon(self._work)
+            tasks.start_soon(self._resends.run)
             if self._doubts is not None:
                 tasks.start_soon(self._look_for_jobs, self._doubts)
             task_status.started()
@@ -594,3 +646,10 @@ class Submitter:
         if self._tasks is None:
             raise RuntimeError("the submitter is not open: use it as 'async with Submitter(...) as submitter'")
         return self._tasks
+
+
+def _pacer(rate: float | None, burst: float | None, *, adaptive: bool) -> Pacer | None:
+    if rate is None and not adaptive:
+        return None
+    controller = AdaptiveRate(rate, burst)
+    return Pacer(TokenBucket(controller.rate, controller.burst), controller)

@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text()
 FOLLOWS = {
     Verdict.RETRY: "send again",
     Verdict.REJECT: "Reject this job; the others go on.",
-    Verdict.CLOSE_APPLICATION: "send nothing more to this application",
+    Verdict.HOLD_APPLICATION: "Hold this application's jobs",
     Verdict.STOP: "Stop the run",
     Verdict.HOLD: "Report it as unknown",
     Verdict.ADOPT: "Look for its execution",

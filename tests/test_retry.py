@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tenacity import Future, RetryCallState
 
 from m2async.errors import (
     AnswerTimeoutError,
@@ -18,7 +14,7 @@ from m2async.errors import (
     service_exception,
 )
 from m2async.jobs import ScriptJob, StartBatchJob
-from m2async.retry import OnUnknown, RetryPolicy, Verdict, backoff, retry_from, verdict
+from m2async.retry import OnUnknown, RetryPolicy, Verdict, verdict, wait_before_resend
 
 REQUEST = StartBatchJob("app", ScriptJob("X"))
 
@@ -39,14 +35,14 @@ def said(code: str, status: int, **details: str) -> CallError:
         (UnreadableAnswerError("x"), Verdict.HOLD, Verdict.RETRY),
         (said("ValidationException", 400), Verdict.REJECT, Verdict.REJECT),
         (said("Unheard", 418), Verdict.REJECT, Verdict.REJECT),
-        (said("ResourceNotFoundException", 404), Verdict.CLOSE_APPLICATION, Verdict.CLOSE_APPLICATION),
+        (said("ResourceNotFoundException", 404), Verdict.HOLD_APPLICATION, Verdict.HOLD_APPLICATION),
         (
             said("ResourceNotFoundException", 404, resourceId="app"),
-            Verdict.CLOSE_APPLICATION,
-            Verdict.CLOSE_APPLICATION,
+            Verdict.HOLD_APPLICATION,
+            Verdict.HOLD_APPLICATION,
         ),
         (said("ResourceNotFoundException", 404, resourceId="X.jcl"), Verdict.REJECT, Verdict.REJECT),
-        (said("ConflictException", 409), Verdict.CLOSE_APPLICATION, Verdict.CLOSE_APPLICATION),
+        (said("ConflictException", 409), Verdict.HOLD_APPLICATION, Verdict.HOLD_APPLICATION),
         (said("AccessDeniedException", 403), Verdict.STOP, Verdict.STOP),
         (said("UnrecognizedClientException", 403), Verdict.STOP, Verdict.STOP),
         (said("ExpiredTokenException", 403), Verdict.STOP, Verdict.STOP),
@@ -66,12 +62,8 @@ def test_what_may_have_started_is_never_sent_again_unasked(status: int, on_unkno
         assert verdict(error, REQUEST, on_unknown) in {Verdict.HOLD, Verdict.ADOPT}
 
 
-def waits(error: CallError, attempt: int, policy: RetryPolicy) -> list[float]:
-    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
-    state.attempt_number = attempt
-    state.outcome = Future(attempt)
-    state.outcome.set_exception(error)
-    return [backoff(policy)(state) for _ in range(200)]
+def waits(error: CallError, failures: int, policy: RetryPolicy) -> list[float]:
+    return [wait_before_resend(policy, failures, error) for _ in range(200)]
 
 
 @given(st.integers(1, 40))
@@ -88,49 +80,3 @@ def test_retry_after_is_waited_out_before_the_jitter() -> None:
     drawn = waits(error, 1, RetryPolicy(base=0.1))
     assert all(7.0 <= wait <= 7.1 for wait in drawn)
     assert len(set(drawn)) > 100
-
-
-async def test_the_first_failure_counts_as_the_first_attempt() -> None:
-    failures: list[CallError] = [NotSentError("second"), NotSentError("third")]
-    told: list[tuple[str, float]] = []
-
-    async def attempt() -> str:
-        if failures:
-            raise failures.pop(0)
-        return "done"
-
-    result = await retry_from(
-        NotSentError("first"),
-        attempt,
-        retryable=lambda error: True,
-        exhausted=lambda error, seconds: False,
-        before_wait=lambda error, wait: told.append((error.message, wait)),
-        policy=RetryPolicy(base=0.001),
-    )
-    assert result == "done"
-    assert [message for message, _ in told] == ["first", "second", "third"]
-    assert all(0 <= wait <= 0.001 * 2**number for number, (_, wait) in enumerate(told))
-
-
-@pytest.mark.parametrize(
-    ("retryable", "exhausted"),
-    [
-        (lambda error: error.message != "last", lambda *_: False),
-        (lambda _: True, lambda error, _: error.message == "last"),
-    ],
-)
-async def test_the_last_failure_is_raised_as_it_is(
-    retryable: Callable[[CallError], bool], exhausted: Callable[..., bool]
-) -> None:
-    async def attempt() -> Any:
-        raise NotSentError("last")
-
-    with pytest.raises(NotSentError, match="last"):
-        await retry_from(
-            NotSentError("first"),
-            attempt,
-            retryable=retryable,
-            exhausted=exhausted,
-            before_wait=lambda *_: None,
-            policy=RetryPolicy(base=0.001),
-        )

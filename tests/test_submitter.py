@@ -8,6 +8,7 @@ import time
 import tracemalloc
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from m2async import (
 )
 from m2async.errors import service_exception
 from m2async.ledger import IllegalTransitionError, ManifestChangedError, RowState, open_ledger
+from m2async.pacing.budget import PER_SECOND, RESERVE
 from tests.scripted import error, hang, reset, scripted, started
 
 APPLICATION = "carddemolocalapplication23"
@@ -252,22 +254,116 @@ async def test_a_short_outage_after_the_service_has_answered_is_waited_out() -> 
     assert len(client.calls) == 42
 
 
-async def test_a_stopped_application_is_not_called_again_while_others_go_on() -> None:
+def jobs_of_two(jobs: int) -> list[StartBatchJob]:
+    return [StartBatchJob(name, ScriptJob("X")) for _ in range(jobs) for name in ("stopped", "running")]
+
+
+def stopped(refusals: float) -> FakeClient:
+    """Has an application that does not run until it has refused so often."""
+    refused = 0
+
     def answer(number: int) -> str:
-        if client.calls[-1].application_id == "stopped":
+        nonlocal refused
+        if client.calls[-1].application_id == "stopped" and refused < refusals:
+            refused += 1
             raise said("ConflictException", 409)
         return f"e-{number}"
 
     client = FakeClient(answer)
-    both = [StartBatchJob(name, ScriptJob("X")) for _ in range(100) for name in ("stopped", "running")]
-    async with Submitter(client, concurrency=4) as submitter:
-        ended, failure = await collect(submitter.submit_many(both))
+    return client
+
+
+async def test_a_stopped_application_is_not_called_again_while_others_go_on() -> None:
+    client = stopped(inf)
+    async with Submitter(client, concurrency=4, retry=RetryPolicy(hold=0.0)) as submitter:
+        ended, failure = await collect(submitter.submit_many(jobs_of_two(100)))
     assert failure is None
     assert Counter((o.request.application_id, o.state) for o in ended)[("running", "started")] == 100
     called = sum(call.application_id == "stopped" for call in client.calls)
     assert called <= 4
     states = Counter(o.state for o in ended if o.request.application_id == "stopped")
     assert states == {"rejected": called, "skipped": 100 - called}
+
+
+async def test_jobs_of_a_stopped_application_wait_until_a_probe_finds_that_it_runs() -> None:
+    client = stopped(6)  # four by workers that were at it, and two probes
+    async with Submitter(client, concurrency=4, retry=RetryPolicy(probe=0.01)) as submitter:
+        ended, failure = await collect(submitter.submit_many(jobs_of_two(100)))
+    assert failure is None
+    assert Counter(outcome.state for outcome in ended) == {"started": 200}
+    assert len(client.calls) == 206
+    order = [outcome.request.application_id for outcome in ended]
+    assert order[:100] == ["running"] * 100
+
+
+async def test_held_jobs_are_rejected_after_the_hold_with_the_reason_and_as_skipped_where_they_were_not_sent() -> None:
+    client = stopped(inf)
+    policy = RetryPolicy(probe=0.01, hold=0.1)
+    async with (
+        open_ledger("memory:") as ledger,
+        await ledger.open_run("run") as run,
+        Submitter(client, ledger=ledger, run=run, on_unknown="hold", concurrency=4, retry=policy) as submitter,
+    ):
+        named = [(str(number), job) for number, job in enumerate(jobs_of_two(20))]
+        ended, failure = await collect(submitter.submit_many(named))
+        states = Counter([row.state.label async for row in run.rows()])
+    assert failure is None
+    refused = [outcome for outcome in ended if isinstance(outcome, Rejected)]
+    assert {outcome.error.code for outcome in refused} == {"ConflictException"}
+    sent = sum(outcome.state == "rejected" for outcome in refused)
+    assert (sent, len(refused)) == (states["rejected"], 20)
+    assert sent + 1 <= sum(call.application_id == "stopped" for call in client.calls) <= 4 + 4  # 10, 20, 40, 80 ms
+    assert states == {"started": 20, "rejected": sent, "pending": 20 - sent}
+
+
+async def test_a_service_that_fails_every_call_meets_a_trickle_of_resends() -> None:
+    client = FakeClient(failing(*[ConnectionLostError("lost")] * 10_000))
+    began = time.monotonic()
+    async with Submitter(client, on_unknown="resend", retry=RetryPolicy(base=0.0001, cap=0.001)) as submitter:
+        outcomes = submitter.submit_many(request() for _ in range(300))
+        waiting = asyncio.ensure_future(anext(outcomes))
+        async with asyncio.timeout(10):
+            while len(client.calls) < 300 + RESERVE:
+                await asyncio.sleep(0)
+        for _ in range(1_000):
+            await asyncio.sleep(0)
+        assert len(client.calls) <= 300 + RESERVE + 1 + (time.monotonic() - began) * PER_SECOND
+        waiting.cancel()
+        await outcomes.aclose()
+
+
+async def test_the_resends_of_some_do_not_keep_others_from_being_sent() -> None:
+    lost = [StartBatchJob("lost", ScriptJob("X"))] * 200
+    client = FakeClient(lambda number: failing(*[ConnectionLostError("lost")] * 10_000)(number))
+    good = FakeClient(lambda number: f"e-{number}")
+
+    class Both:
+        async def start_batch_job(self, request: StartBatchJob, /) -> StartBatchJobResponse:
+            return await (client if request.application_id == "lost" else good).start_batch_job(request)
+
+    async with Submitter(Both(), on_unknown="resend", concurrency=4) as submitter:
+        outcomes = submitter.submit_many([*lost, *(request() for _ in range(200))])
+        async with asyncio.timeout(10):
+            while len(good.calls) < 200:
+                await anext(outcomes)
+        await outcomes.aclose()
+
+
+async def test_what_the_block_raises_is_raised_as_it_is() -> None:
+    with pytest.raises(KeyError, match="of the caller"):
+        async with Submitter(FakeClient(lambda n: "e"), ledger="memory:", on_unknown="hold"):
+            raise KeyError("of the caller")
+
+
+async def test_another_rate_holds_for_a_running_submitter() -> None:
+    client = FakeClient(lambda n: f"e-{n}")
+    async with Submitter(client, rate=0.001) as submitter:
+        outcomes = submitter.submit_many(request() for _ in range(100))
+        await anext(outcomes)  # the burst of one
+        submitter.set_rate(100_000, 100)
+        assert submitter.rate == 100_000
+        async with asyncio.timeout(10):
+            assert len([outcome async for outcome in outcomes]) == 99
 
 
 async def test_a_missing_file_rejects_its_job_alone(client: M2Client) -> None:
@@ -294,7 +390,7 @@ async def test_input_is_read_no_further_ahead_than_the_workers_need() -> None:
         taken = 0
         async for _ in submitter.submit_many(counted()):
             taken += 1
-            assert read <= taken + 2 * 4 + 1
+            assert read <= taken + 3 * 4 + 1
     assert taken == read == 1_000
     assert client.most_under_way <= 4
 
@@ -516,8 +612,8 @@ async def test_one_event_for_every_execution_id_retry_rejection_and_unknown() ->
     steps = [error(429, "ThrottlingException"), started("one"), error(400, "ValidationException"), reset]
     logger = CapturingLogger()
     async with scripted(*steps) as server, M2Client(**server.settings()) as client:
-        async with Submitter(client, logger=logger, concurrency=1, retry=QUICK) as submitter:
-            ended, _ = await collect(submitter.submit_many([("a", request()), ("b", request()), ("c", request())]))
+        async with Submitter(client, logger=logger, retry=QUICK) as submitter:
+            ended = [await submitter.submit(request(), key=key) for key in "abc"]
     assert [outcome.state for outcome in ended] == ["started", "rejected", "unknown"]
     names = [call.args[0] for call in logger.calls]
     assert names == ["batch_job.retry", "batch_job.started", "batch_job.rejected", "batch_job.unknown"]

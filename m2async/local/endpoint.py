@@ -54,7 +54,8 @@ class LocalEndpoint:
         clock: tells the time in seconds of the epoch, for executions, quota and signatures.
 
     `GET /_local/executions`, which needs no signature, answers `{"executions": [...]}` with all that was really
-    started, `jobParams` included, in the order of the starts.
+    started, `jobParams` included, in the order of the starts. `POST /_local/quota` with `{"rate": R, "burst": B}` lets
+    another quota hold from then on; what a larger burst adds has to flow in first. It needs no signature either.
 
     Raises ConfigurationError for arguments that do not make an endpoint, and on entering for a port that is taken.
     """

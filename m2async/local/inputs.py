@@ -146,3 +146,17 @@ def _member(field: str) -> str:
     first, dot, rest = field.removeprefix("request.").partition(".")
     words = {"params": "job_params"}.get(first, first).split("_")
     return words[0] + "".join(word.capitalize() for word in words[1:]) + dot + rest
+
+
+class _Quota(msgspec.Struct):
+    rate: float
+    burst: float
+
+
+def read_quota(body: bytes) -> tuple[float, float]:
+    """Read the rate and burst that `POST /_local/quota` sets."""
+    try:
+        quota = msgspec.json.decode(body, type=_Quota)
+    except msgspec.MsgspecError as exc:
+        raise unreadable(f'The body must be like {{"rate": 20, "burst": 40}}: {exc}') from exc
+    return quota.rate, quota.burst

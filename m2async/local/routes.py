@@ -112,6 +112,8 @@ class Routes:
                 operation = partial(self._list_restart_points, application, execution)
             case "GET", ["_local", "executions"]:
                 operation, public = self._everything_started, True
+            case "POST", ["_local", "quota"]:
+                operation, public = self._set_quota, True
             case _:
                 raise refusals.unknown_operation(method, path)
         return operation, public
@@ -200,6 +202,17 @@ class Routes:
 
     def _everything_started(self, _query: Query, _body: bytes) -> Answer:
         return Answer({"executions": self._service.everything_started()})
+
+    def _set_quota(self, _query: Query, body: bytes) -> Answer:
+        rate, burst = inputs.read_quota(body)
+        try:
+            if self._bucket is None:
+                self._bucket = TokenBucket(rate, burst)
+            else:
+                self._bucket.set_rate(rate, burst, self._clock())
+        except ValueError as exc:
+            raise refusals.unreadable(str(exc)) from exc
+        return Answer({"rate": rate, "burst": burst})
 
     # The way back
 

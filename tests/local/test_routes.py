@@ -407,3 +407,27 @@ async def test_calls_over_one_connection_are_answered_in_turn(endpoint: LocalEnd
     writer.close()
     ids = [answer.partition(b'"executionId":"')[2][:26].decode() for answer in answers]
     assert ids == [execution["executionId"] for execution in await started(endpoint)]
+
+
+async def test_the_quota_can_be_changed_while_it_runs(clock: Clock) -> None:
+    async with LocalEndpoint(rate=1, burst=1, clock=clock) as endpoint:
+        assert [(await start(endpoint)).status for _ in range(2)] == [200, 429]
+        changed = await send(endpoint, "POST", "/_local/quota", b'{"rate": 2, "burst": 4}')
+        assert (changed.status, changed.json) == (200, {"rate": 2, "burst": 4})
+        assert (await start(endpoint)).status == 429
+        clock.now += 10
+        assert [(await start(endpoint)).status for _ in range(5)] == [200] * 4 + [429]
+
+
+async def test_an_endpoint_without_a_quota_can_be_given_one(clock: Clock) -> None:
+    async with LocalEndpoint(clock=clock) as endpoint:
+        await send(endpoint, "POST", "/_local/quota", b'{"rate": 1, "burst": 1}')
+        assert [(await start(endpoint)).status for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"rate": 0, "burst": 1}', b'{"rate": "1", "burst": 1}', b"\xff"])
+async def test_what_is_no_quota_is_refused_and_changes_nothing(clock: Clock, body: bytes) -> None:
+    async with LocalEndpoint(rate=1, burst=2, clock=clock) as endpoint:
+        reply = await send(endpoint, "POST", "/_local/quota", body)
+        assert (reply.status, reply.code) == (400, "ValidationException")
+        assert [(await start(endpoint)).status for _ in range(3)] == [200, 200, 429]

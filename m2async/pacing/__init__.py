@@ -1,0 +1,13 @@
+"""Pacing: how fast to send, and whether at all, as arithmetic on passed-in times; and the wait for a turn."""
+
+from __future__ import annotations
+
+from m2async.pacing.adaptive import AdaptiveRate
+from m2async.pacing.bucket import TokenBucket
+from m2async.pacing.budget import RetryBudget
+from m2async.pacing.circuit import Circuit
+from m2async.pacing.grant import Grant
+from m2async.pacing.pacer import Pacer
+from m2async.pacing.turns import Flow
+
+__all__ = ["AdaptiveRate", "Circuit", "Flow", "Grant", "Pacer", "RetryBudget", "TokenBucket"]

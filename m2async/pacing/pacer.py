@@ -1,0 +1,140 @@
+"""The wait for a token: one timer and a queue of futures."""
+
+from __future__ import annotations
+
+import asyncio
+
+from m2async.pacing.adaptive import AdaptiveRate
+from m2async.pacing.bucket import TokenBucket
+from m2async.pacing.grant import Grant
+from m2async.pacing.turns import Flow, Turns
+
+_WORTH_A_TIMER = 0.001  # seconds
+
+
+class Pacer:
+    """Hands out a bucket's tokens in the order of arrival, with one timer whatever the number of waiters.
+
+    Arguments:
+        bucket: whose tokens they are; one for each account, region and operation.
+        controller: sets the bucket's rate and burst, from what it is told of the calls' answers.
+
+    A waiter that is cancelled leaves the queue; if its token was already granted, the next one gets it. Every method
+    is called in the event loop.
+    """
+
+    def __init__(self, bucket: TokenBucket, controller: AdaptiveRate | None = None) -> None:
+        self.bucket = bucket
+        self.controller = controller
+        self._turns = Turns()
+        self._flow = Flow()
+        self._granted = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = 0.0
+        self._follow_controller(float("-inf"))
+
+    def try_acquire(self, *, own: TokenBucket | None = None) -> Grant | None:
+        """Take a token if there is one and nobody waits; `own` as in `acquire`."""
+        now = asyncio.get_running_loop().time()
+        if self._turns.must_wait(own) or not self.bucket.try_take(now):
+            return None
+        if own is not None and not own.try_take(now):
+            self.bucket.give_back(now, now)
+            return None
+        return self._grant(now)
+
+    async def acquire(self, *, flow: Flow | None = None, own: TokenBucket | None = None) -> Grant:
+        """Wait for a token and take it.
+
+        Arguments:
+            flow: for whom, where several share the pacer by weight.
+            own: a second bucket, such as one application's, that a token is needed of as well; while it has none,
+                others go first.
+        """
+        grant = self.try_acquire(own=own)
+        if grant is not None:
+            return grant
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Grant] = loop.create_future()
+        self._turns.add(waiter, flow or self._flow, own, loop.time())
+        self._set_timer(loop)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._give_back(waiter.result(), own, loop.time())
+                self._hand_out()
+            raise
+
+    def answered(self, grant: Grant) -> None:
+        """Tell the controller of a call that was not throttled, whatever else its answer was."""
+        if self.controller is not None:
+            loop = asyncio.get_running_loop()
+            now = loop.time()
+            self.controller.answered(grant, now)
+            self._follow_controller(now)
+            self._set_timer(loop)
+
+    def throttled(self, grant: Grant, retry_after: float | None = None) -> None:
+        """Tell of a call that was throttled, and how many seconds it is said to wait; that holds for all."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self.controller is not None:
+            self.controller.throttled(grant, now, retry_after)
+            self._follow_controller(now)
+        elif retry_after:
+            self.bucket.pause(now + retry_after)
+
+    def set_rate(self, rate: float, burst: float) -> None:
+        """Pace by another rate and burst from now on; a controller goes on as a guard under them."""
+        loop = asyncio.get_running_loop()
+        self.bucket.set_rate(rate, burst, loop.time())
+        if self.controller is not None:
+            self.controller = AdaptiveRate(rate, burst)
+        self._hand_out()
+
+    def _follow_controller(self, now: float) -> None:
+        controller, bucket = self.controller, self.bucket
+        if controller is None:
+            return
+        if controller.rate != bucket.rate or controller.burst != bucket.burst:
+            bucket.set_rate(controller.rate, controller.burst, now)
+        bucket.pause(controller.paused_until)
+
+    def _grant(self, now: float) -> Grant:
+        self._granted += 1
+        return Grant(self._granted, now, self.bucket.rate)
+
+    def _give_back(self, grant: Grant, own: TokenBucket | None, now: float) -> None:
+        self.bucket.give_back(grant.at, now)
+        if own is not None:
+            own.give_back(grant.at, now)
+
+    def _hand_out(self) -> None:
+        """Hand out what tokens there are, and set the timer for the next one if somebody waits for it."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self.bucket.try_take(now):
+            turn = self._turns.take(now)
+            if turn is None:
+                self.bucket.give_back(now, now)
+                break
+            turn[0].set_result(self._grant(now))
+        self._set_timer(loop)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that tokens are handed out when there are some, if somebody waits."""
+        now = loop.time()
+        turn_at = self._turns.next_at(now)
+        if turn_at is None:
+            return
+        wake_at = max(turn_at, self.bucket.next_token_at(now))
+        if self._timer is not None:
+            if self._wakes_at <= wake_at + _WORTH_A_TIMER:
+                return
+            self._timer.cancel()
+        self._wakes_at = wake_at
+        self._timer = loop.call_at(wake_at, self._hand_out)
