@@ -42,7 +42,7 @@ from m2async import (
 )
 from m2async.errors import service_exception
 from m2async.ledger import IllegalTransitionError, ManifestChangedError, RowState, open_ledger
-from m2async.pacing.budget import PER_SECOND, RESERVE
+from m2async.pacing.budget import RESERVE, SHARE, UNPACED
 from tests.scripted import error, hang, reset, scripted, started
 
 APPLICATION = "carddemolocalapplication23"
@@ -327,7 +327,7 @@ async def test_a_service_that_fails_every_call_meets_a_trickle_of_resends() -> N
                 await asyncio.sleep(0)
         for _ in range(1_000):
             await asyncio.sleep(0)
-        assert len(client.calls) <= 300 + RESERVE + 1 + (time.monotonic() - began) * PER_SECOND
+        assert len(client.calls) <= 300 + RESERVE + 1 + (time.monotonic() - began) * SHARE * UNPACED
         waiting.cancel()
         await outcomes.aclose()
 

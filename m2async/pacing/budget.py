@@ -7,6 +7,7 @@ from m2async.pacing.bucket import TokenBucket
 RATIO = 0.2
 PER_SECOND = 2.0
 SHARE = 0.1
+UNPACED = 200.0
 RESERVE = 100.0
 
 
@@ -14,10 +15,11 @@ class RetryBudget(TokenBucket):
     """A token bucket for sending again what failed and was not throttled.
 
     Every success earns RATIO of a resend. Besides, PER_SECOND resends flow in, or SHARE of the rate at which calls are
-    paced if that is more: so few failures never wait, what is left at the end of a run does not take for ever, and a
-    service that fails every call sees a trickle instead of a storm. RESERVE resends are kept at most, and are there
-    from the beginning. So in t seconds with n successes no more than `RESERVE + RATIO * n + flow * t` calls are
-    sent again. Finagle's retry budget has the same shape, and botocore's standard mode the same reserve.
+    paced if that is more (of UNPACED, where they are not paced): so few failures never wait, what is left at the end of
+    a run does not take for ever, and a service that fails every call sees a trickle instead of a storm. RESERVE resends
+    are kept at most, and are there from the beginning. So in t seconds with n successes no more than
+    `RESERVE + RATIO * n + flow * t` calls are sent again. Finagle's retry budget has the same shape, and botocore's
+    standard mode the same reserve.
 
     A Pacer over it makes resends wait, first come, first served: none is lost.
     """
@@ -31,6 +33,6 @@ class RetryBudget(TokenBucket):
 
     def paced_at(self, rate: float | None, now: float) -> None:
         """Let the flow follow the rate at which calls are paced, in calls a second; None for no limit."""
-        flow = max(PER_SECOND, SHARE * (rate or 0.0))
+        flow = max(PER_SECOND, SHARE * (UNPACED if rate is None else rate))
         if flow != self.rate:
             self.set_rate(flow, RESERVE, now)
