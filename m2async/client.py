@@ -22,6 +22,7 @@ from m2async.responses import (
     Application,
     BatchJobDefinition,
     BatchJobExecution,
+    ExecutionsPage,
     JobStep,
     StartBatchJobResponse,
     definition_from_api,
@@ -191,6 +192,37 @@ class M2Client:
 
         `execution_ids` holds at most 10; `page_size` is 1 to 2,000.
         """
+        token: str | None = None
+        while True:
+            page = await self.get_batch_job_executions_page(
+                application_id,
+                execution_ids=execution_ids,
+                job_name=job_name,
+                started_after=started_after,
+                started_before=started_before,
+                status=status,
+                page_size=page_size,
+                next_token=token,
+            )
+            for execution in page.executions:
+                yield execution
+            token = page.next_token
+            if token is None:
+                return
+
+    async def get_batch_job_executions_page(
+        self,
+        application_id: str,
+        *,
+        execution_ids: Sequence[str] | None = None,
+        job_name: str | None = None,
+        started_after: datetime | None = None,
+        started_before: datetime | None = None,
+        status: str | None = None,
+        page_size: int = _PAGE_SIZE,
+        next_token: str | None = None,
+    ) -> ExecutionsPage:
+        """Get one page of an application's executions (ListBatchJobExecutions), for callers who pace each call."""
         members = _given(
             {"applicationId": application_id},
             executionIds=None if execution_ids is None else list(execution_ids),
@@ -198,10 +230,12 @@ class M2Client:
             startedAfter=started_after,
             startedBefore=started_before,
             status=status,
+            maxResults=page_size,
+            nextToken=next_token,
         )
-        async for page in self._pages("ListBatchJobExecutions", members, page_size):
-            for item in _listed(page, "batchJobExecutions"):
-                yield _read(item, BatchJobExecution)
+        page = (await self._call("ListBatchJobExecutions", members)).members
+        executions = [_read(item, BatchJobExecution) for item in _listed(page, "batchJobExecutions")]
+        return ExecutionsPage(executions, page.get("nextToken") or None)
 
     async def list_batch_job_definitions(
         self, application_id: str, *, prefix: str | None = None, page_size: int = _PAGE_SIZE

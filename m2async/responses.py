@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -49,6 +49,13 @@ class BatchJobExecution(msgspec.Struct, frozen=True, rename="camel"):
     def job(self) -> Job | None:
         """What was started, or None if the service did not say so in terms known here."""
         return _job(self.batch_job_identifier)
+
+
+class ExecutionsPage(NamedTuple):
+    """Some of an application's executions, and what asks for more of them, if there may be more."""
+
+    executions: Sequence[BatchJobExecution]
+    next_token: str | None
 
 
 class BatchJobDefinition(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ LAYERS = {
     "jobs": 0,
     "outcomes": 0,
     "responses": 0,
+    "results": 0,
     "manifest": 1,
     "pacing": 1,
     "adopt": 1,

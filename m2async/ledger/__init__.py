@@ -13,8 +13,8 @@ Where to read on:
 - `states.py`: the states of a row, and what may follow on what.
 - `rows.py`, `errors.py`: what a ledger tells.
 - `memory.py`: the plain implementation. `sqlite.py` is the durable one: its parts are `sqlite_writes.py` over
-  `group_commit.py` (batches), `sqlite_plan.py` (rows), `sqlite_decisions.py`, `sqlite_reads.py`, `run_lock.py`, and
-  the SQL in `sql/` and `migrations/`. Both ask `clock_check.py` before a run is gone on with.
+  `group_commit.py` (batches), `sqlite_plan.py` (rows), `sqlite_decisions.py`, `sqlite_reads.py`, `sqlite_tracking.py`,
+  `run_lock.py`, and the SQL in `sql/` and `migrations/`. Both ask `clock_check.py` before a run is gone on with.
 
 A caller that is cancelled between `intend` and the call's first byte owes the ledger a `refused`: nothing was sent.
 """
@@ -41,19 +41,32 @@ from m2async.ledger.errors import (
     RunNotFoundError,
     RunNotPlannedError,
 )
-from m2async.ledger.interface import PAGE, Ledger, Run, RunView
+from m2async.ledger.interface import PAGE, SPAN, Ledger, Run, RunView
 from m2async.ledger.opening import open_ledger
 from m2async.ledger.requests import canonical_identifier
-from m2async.ledger.rows import Counts, HistoryEntry, LedgerRow, OpenAttempt, RunInfo, RunSummary
+from m2async.ledger.rows import (
+    Counts,
+    ExecutionCount,
+    HistoryEntry,
+    LedgerRow,
+    Observation,
+    OpenAttempt,
+    Pace,
+    RunInfo,
+    RunSummary,
+    TrackedExecution,
+)
 from m2async.ledger.states import Event, RowState
 
 __all__ = [
     "PAGE",
+    "SPAN",
     "ClockSetBackError",
     "Counts",
     "DuplicateKeyError",
     "Event",
     "ExecutionClaimedError",
+    "ExecutionCount",
     "HistoryEntry",
     "IllegalTransitionError",
     "Ledger",
@@ -70,7 +83,9 @@ __all__ = [
     "LedgerVersionError",
     "ManifestChangedError",
     "NotALedgerError",
+    "Observation",
     "OpenAttempt",
+    "Pace",
     "RowNotFoundError",
     "RowState",
     "Run",
@@ -80,6 +95,7 @@ __all__ = [
     "RunNotPlannedError",
     "RunSummary",
     "RunView",
+    "TrackedExecution",
     "canonical_identifier",
     "open_ledger",
 ]

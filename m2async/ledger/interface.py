@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from m2async.jobs import StartBatchJob
-from m2async.ledger.rows import Counts, HistoryEntry, LedgerRow, OpenAttempt, RunInfo, RunSummary
+from m2async.jobs import RestartJob, StartBatchJob
+from m2async.ledger.rows import (
+    Counts,
+    ExecutionCount,
+    HistoryEntry,
+    LedgerRow,
+    Observation,
+    OpenAttempt,
+    Pace,
+    RunInfo,
+    RunSummary,
+    TrackedExecution,
+)
 from m2async.ledger.states import RowState
 
 PAGE = 500
 """Rows of a page, unless told."""
 
+SPAN = 5_000
+"""Rows whose executions are read at a time: few enough that others get to read in between."""
+
 
 class RunView(ABC):
-    """A run, for reading: possible while another process writes it."""
+    """A run, for reading, and for following its executions: possible while another process writes it."""
 
     @property
     @abstractmethod
@@ -40,6 +54,14 @@ class RunView(ABC):
         """Give the row of a key; raises RowNotFoundError."""
 
     @abstractmethod
+    async def rows_of(self, keys: Collection[str]) -> list[LedgerRow]:
+        """Give the rows of these keys in the order of the manifest; raises RowNotFoundError."""
+
+    @abstractmethod
+    async def dependencies(self) -> Mapping[str, Sequence[str]]:
+        """Give the keys of the rows that each row comes after; rows that come after none are not there."""
+
+    @abstractmethod
     async def history(self, number: int) -> list[HistoryEntry]:
         """Give what happened to a row, oldest first, but for an attempt that is under way or started the job."""
 
@@ -52,6 +74,47 @@ class RunView(ABC):
             if len(page) < PAGE:
                 return
             after = page[-1].number
+
+    @abstractmethod
+    async def in_use(self) -> bool:
+        """Tell whether the run is open for writing, here or in another process: more rows may be started then."""
+
+    @abstractmethod
+    async def executions(self, first: int, last: int, *, open_only: bool = False) -> list[TrackedExecution]:
+        """Give the executions of the STARTED rows numbered `first` to `last`, or of them those that have not ended."""
+
+    @abstractmethod
+    async def execution_counts(self) -> list[ExecutionCount]:
+        """Count the executions of the STARTED rows that have the same status, return code and rule."""
+
+    @abstractmethod
+    async def observe(self, observations: Sequence[Observation]) -> None:
+        """Write what the service says of executions, durably, once this ends.
+
+        What has ended stays as it is, and what is said of an execution that is no longer its row's is left out: so any
+        number of processes may write, in whatever order.
+        """
+
+    @abstractmethod
+    async def set_rule(self, max_rc: int, key: str | None = None) -> None:
+        """Write the greatest return code of a success, for a row or for all that have none of their own.
+
+        Raises RowNotFoundError.
+        """
+
+    @abstractmethod
+    async def pace(self) -> Pace | None:
+        """Give the pace that the run was last told to keep; None if it was told none."""
+
+    @abstractmethod
+    async def set_pace(self, rate: float, burst: float) -> None:
+        """Tell whoever has the run open for writing to keep another pace."""
+
+    async def all_executions(self, *, open_only: bool = False) -> AsyncGenerator[TrackedExecution, None]:
+        """Iterate over the executions of the run, as they are when their span is read."""
+        for first in range(1, self.info.rows + 1, SPAN):
+            for execution in await self.executions(first, first + SPAN - 1, open_only=open_only):
+                yield execution
 
 
 class Run(RunView):
@@ -70,14 +133,22 @@ class Run(RunView):
     """
 
     @abstractmethod
-    async def plan(self, rows: Iterable[tuple[str, StartBatchJob]]) -> None:
+    async def plan(
+        self,
+        rows: Iterable[tuple[str, StartBatchJob]],
+        *,
+        after: Mapping[str, Sequence[str]] | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Put the manifest's rows into the run, or see that they are there.
 
         `rows` is read in a thread, and not at all if the run is planned and was opened with the digest that
-        it was planned with. If this does not end, the run stays unplanned and can be planned anew.
+        it was planned with. Behind the last of them `after` is read, the keys of the rows that a row comes after by
+        its own key, and then `check` is awaited. If this does not end, the run stays unplanned and can be planned anew.
 
-        Raises DuplicateKeyError, ManifestChangedError if the run was planned with other rows (their
-        order does not matter), and whatever reading `rows` raises.
+        Raises DuplicateKeyError, ManifestChangedError if the run was planned with other rows or dependencies (the
+        rows' order does not matter), RowNotFoundError for a key in `after` that no row has, and whatever reading
+        `rows` and `check` raise.
         """
 
     @abstractmethod
@@ -141,6 +212,13 @@ class Run(RunView):
     @abstractmethod
     def give_up(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
         """Make a PENDING row REJECTED, after `attempt`, its last: it was tried often enough."""
+
+    @abstractmethod
+    def restart(self, number: int, attempt: int, job: RestartJob, note: str) -> asyncio.Future[None]:
+        """Make a STARTED row without doubts PENDING, `attempt` being its last, and let `job` stand in its job's place.
+
+        The execution that it had stays its own.
+        """
 
     @abstractmethod
     def candidates(self, number: int, execution_ids: Sequence[str]) -> asyncio.Future[None]:

@@ -7,15 +7,16 @@ import itertools
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import anyio.lowlevel
 from msgspec.structs import replace
 
 from m2async.clock import steady_time
-from m2async.jobs import StartBatchJob
+from m2async.jobs import RestartJob, StartBatchJob
 from m2async.ledger.changes import Changes
 from m2async.ledger.clock_check import check_clock
+from m2async.ledger.dependencies import check_same
 from m2async.ledger.errors import (
     DuplicateKeyError,
     ExecutionClaimedError,
@@ -32,11 +33,15 @@ from m2async.ledger.interface import PAGE, Ledger, Run, RunView
 from m2async.ledger.requests import canonical_identifier
 from m2async.ledger.rows import (
     Counts,
+    ExecutionCount,
     HistoryEntry,
     LedgerRow,
+    Observation,
     OpenAttempt,
+    Pace,
     RunInfo,
     RunSummary,
+    TrackedExecution,
     to_micros,
     to_seconds,
 )
@@ -53,7 +58,12 @@ class _Content:
         self.info = info
         self.rows: list[LedgerRow] = []
         self.number_of_key: dict[str, int] = {}
+        self.after: Mapping[str, Sequence[str]] = {}
         self.history: dict[int, list[HistoryEntry]] = {}
+        self.seen: dict[int, Observation] = {}
+        self.rules: dict[int, int] = {}  # that of the run is row 0's
+        self.planned_as: dict[int, StartBatchJob] = {}  # what rows that were restarted were first
+        self.pace: Pace | None = None
         self.open_since: float | None = None
 
 
@@ -166,9 +176,74 @@ class MemoryRunView(RunView):
             raise RowNotFoundError(_ADDRESS, self.info.name, key)
         return self._content.rows[self._content.number_of_key[key] - 1]
 
+    async def rows_of(self, keys: Collection[str]) -> list[LedgerRow]:
+        return sorted([await self.row(key) for key in keys], key=lambda row: row.number)
+
+    async def dependencies(self) -> Mapping[str, Sequence[str]]:
+        await self._check_ledger()
+        return dict(self._content.after)
+
     async def history(self, number: int) -> list[HistoryEntry]:
         await self._check_ledger()
         return list(self._content.history.get(number, ()))
+
+    # Executions
+
+    async def in_use(self) -> bool:
+        await self._check_ledger()
+        return self._content.open_since is not None
+
+    async def executions(self, first: int, last: int, *, open_only: bool = False) -> list[TrackedExecution]:
+        await self._check_ledger()
+        started = (row for row in self._content.rows[first - 1 : last] if row.state is RowState.STARTED)
+        executions = (self._execution(row, row.execution_id or "") for row in started)
+        return [execution for execution in executions if not (open_only and execution.ended)]
+
+    async def execution_counts(self) -> list[ExecutionCount]:
+        every = await self.executions(1, len(self._content.rows))
+        counted = Counter((seen.status, seen.return_code, seen.ended, seen.gone, seen.max_rc) for seen in every)
+        return [ExecutionCount(*alike, rows) for alike, rows in sorted(counted.items(), key=_order)]
+
+    async def observe(self, observations: Sequence[Observation]) -> None:
+        await self._check_ledger()
+        for seen in observations:
+            row, before = self._content.rows[seen.number - 1], self._content.seen.get(seen.number)
+            if row.state is not RowState.STARTED or row.execution_id != clean(seen.execution_id):
+                continue
+            if before is None or before.execution_id != row.execution_id or _rank(before) <= _rank(seen):
+                self._content.seen[seen.number] = seen._replace(
+                    execution_id=clean(seen.execution_id),
+                    status=seen.status and clean(seen.status),
+                    return_code=seen.return_code and clean(seen.return_code),
+                    start_time=_stored(seen.start_time),
+                    end_time=_stored(seen.end_time),
+                )
+
+    async def set_rule(self, max_rc: int, key: str | None = None) -> None:
+        self._content.rules[0 if key is None else (await self.row(key)).number] = max_rc
+
+    async def pace(self) -> Pace | None:
+        await anyio.lowlevel.checkpoint()
+        return self._content.pace
+
+    async def set_pace(self, rate: float, burst: float) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._content.pace = Pace(rate, burst, to_seconds(to_micros(self._ledger.clock())))
+
+    def _execution(self, row: LedgerRow, execution_id: str) -> TrackedExecution:
+        content = self._content
+        max_rc = content.rules.get(row.number, content.rules.get(0))
+        execution = TrackedExecution(
+            row.number, row.key, row.request.application_id, row.request.job, execution_id, row.attempts, row.adopted,
+            row.sent_at or 0.0, max_rc=max_rc,
+        )  # fmt: skip
+        seen = content.seen.get(row.number)
+        if seen is None or seen.execution_id != execution_id:
+            return execution
+        return replace(
+            execution, status=seen.status, return_code=seen.return_code, start_time=seen.start_time,
+            end_time=seen.end_time, ended=seen.ended, gone=seen.gone,
+        )  # fmt: skip
 
     async def _check_ledger(self) -> None:
         await anyio.lowlevel.checkpoint()
@@ -190,20 +265,34 @@ class MemoryRun(MemoryRunView, Run):
 
     # Rows
 
-    async def plan(self, rows: Iterable[tuple[str, StartBatchJob]]) -> None:
+    async def plan(
+        self,
+        rows: Iterable[tuple[str, StartBatchJob]],
+        *,
+        after: Mapping[str, Sequence[str]] | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._check_open()
         await anyio.lowlevel.checkpoint()
-        info = self.info
+        content, info = self._content, self.info
         if info.planned and self._digest is not None and self._digest == info.digest:
             return
-        if info.planned or self._content.rows:
+        if info.planned or content.rows:
             self._compare(rows)
+            planned, number_of_key = content.rows, content.number_of_key
         else:
-            self._insert(rows)
-        count = len(self._content.rows)
-        self._content.info = replace(info, planned=True, rows=count, manifest=self._manifest, digest=self._digest)
+            planned, number_of_key = self._planned(rows)
+        if info.planned:
+            check_same(_ADDRESS, info.name, content.after, after or {})
+        else:
+            content.after = _in_order(info.name, after or {}, number_of_key)
+        if check is not None:
+            await check()
+        content.rows, content.number_of_key = planned, number_of_key
+        digest = self._digest
+        content.info = replace(info, planned=True, rows=len(planned), manifest=self._manifest, digest=digest)
 
-    def _insert(self, rows: Iterable[tuple[str, StartBatchJob]]) -> None:
+    def _planned(self, rows: Iterable[tuple[str, StartBatchJob]]) -> tuple[list[LedgerRow], dict[str, int]]:
         planned: list[LedgerRow] = []
         number_of_key: dict[str, int] = {}
         for number, (key, request) in enumerate(rows, 1):
@@ -211,7 +300,7 @@ class MemoryRun(MemoryRunView, Run):
                 raise DuplicateKeyError(_ADDRESS, key, number_of_key[key], number)
             number_of_key[key] = number
             planned.append(LedgerRow(number, key, request))
-        self._content.rows, self._content.number_of_key = planned, number_of_key
+        return planned, number_of_key
 
     def _compare(self, rows: Iterable[tuple[str, StartBatchJob]]) -> None:
         changes = Changes(len(self._content.rows))
@@ -220,7 +309,7 @@ class MemoryRun(MemoryRunView, Run):
             if number is None:
                 changes.added(key)
                 continue
-            same = self._content.rows[number - 1].request == request
+            same = self._planned_as(number) == request
             twice = changes.found(key, given, number, same=same)
             if twice is not None:
                 raise DuplicateKeyError(_ADDRESS, key, *twice)
@@ -236,7 +325,7 @@ class MemoryRun(MemoryRunView, Run):
         content, number = self._content, self._content.number_of_key.get(key)
         if number is not None:
             row = content.rows[number - 1]
-            if row.request != request:
+            if self._planned_as(number) != request:
                 raise ManifestChangedError(_ADDRESS, self.info.name, changed=[key])
             return row
         if content.info.planned:
@@ -317,6 +406,9 @@ class MemoryRun(MemoryRunView, Run):
     def give_up(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
         return self._written(self._decide, number, attempt, Event.GIVEN_UP, clean(note))
 
+    def restart(self, number: int, attempt: int, job: RestartJob, note: str) -> asyncio.Future[None]:
+        return self._written(self._restart, number, attempt, job, clean(note))
+
     def candidates(self, number: int, execution_ids: Sequence[str]) -> asyncio.Future[None]:
         return self._written(self._candidates, number, tuple(clean(execution_id) for execution_id in execution_ids))
 
@@ -351,6 +443,21 @@ class MemoryRun(MemoryRunView, Run):
         self._note(row, HistoryEntry(attempt, event, None, self._now(), note=note))
         self._put(replace(row, state=state, doubts=doubts, candidates=(), note=note))
 
+    def _restart(self, number: int, attempt: int, job: RestartJob, note: str) -> None:
+        row, now = self._row(number), self._now()
+        what = f"to restart after attempt {attempt}"
+        state, _ = self._next(row, Event.RESTART, what, fits=row.attempts == attempt)
+        self._note(row, HistoryEntry(attempt, Event.RESTART, None, now, execution_id=row.execution_id, note=note))
+        self._content.planned_as.setdefault(number, row.request)
+        self._content.seen.pop(number, None)
+        request = replace(row.request, job=job)
+        self._put(
+            replace(
+                row, request=request, state=state, ended_at=now, execution_id=None, request_id=None, adopted=False,
+                note=note,
+            )
+        )  # fmt: skip
+
     def _candidates(self, number: int, execution_ids: tuple[str, ...]) -> None:
         row = self._row(number)
         if not row.doubts:
@@ -374,6 +481,9 @@ class MemoryRun(MemoryRunView, Run):
 
     def _row(self, number: int) -> LedgerRow:
         return self._content.rows[number - 1]
+
+    def _planned_as(self, number: int) -> StartBatchJob:
+        return self._content.planned_as.get(number) or self._row(number).request
 
     def _put(self, row: LedgerRow) -> None:
         self._content.rows[row.number - 1] = row
@@ -418,6 +528,30 @@ class MemoryRun(MemoryRunView, Run):
         if not self._content.rows and not self.info.planned:
             return RunNotPlannedError(_ADDRESS, self.info.name)
         return RowNotFoundError(_ADDRESS, self.info.name, number)
+
+
+def _rank(seen: Observation) -> int:
+    """How much an observation says: that an execution ended more than that it is gone, and that more than the rest."""
+    return 2 * seen.ended - seen.gone
+
+
+def _stored(seconds: float | None) -> float | None:
+    return None if seconds is None else to_seconds(to_micros(seconds))
+
+
+def _order(counted: tuple[tuple[str | None, str | None, bool, bool, int | None], int]) -> tuple[object, ...]:
+    (status, return_code, ended, gone, max_rc), _ = counted
+    return status or "", return_code or "", ended, gone, -1 if max_rc is None else max_rc
+
+
+def _in_order(
+    run: str, after: Mapping[str, Sequence[str]], number_of_key: Mapping[str, int]
+) -> Mapping[str, Sequence[str]]:
+    for key in (key for keys in after.values() for key in keys):
+        if key not in number_of_key:
+            raise RowNotFoundError(_ADDRESS, run, key)
+    number = number_of_key.__getitem__
+    return {key: sorted(after[key], key=number) for key in sorted(after, key=number)}
 
 
 def _counts(content: _Content) -> Counts:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from m2async.jobs import Job, StartBatchJob
 from m2async.ledger.states import Event, RowState
+from m2async.results import Judgement, judge
 
 Counts = Mapping[RowState, int]
 """How many rows are in each state; every state is there."""
@@ -33,6 +35,14 @@ class RunSummary(msgspec.Struct, frozen=True):
 
     info: RunInfo
     counts: Counts
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """How fast a run in progress was told to go, in calls a second, and when, in seconds of the epoch."""
+
+    rate: float
+    burst: float
+    set_at: float
 
 
 class LedgerRow(msgspec.Struct, frozen=True, gc=False):
@@ -99,6 +109,65 @@ class OpenAttempt(msgspec.Struct, frozen=True):
     identifier: str
     sent_at: float
     ended_at: float | None
+
+
+class TrackedExecution(msgspec.Struct, frozen=True, gc=False):
+    """The execution that a row was started as, and what the service said of it last.
+
+    `job` and `sent_at` are the last attempt's. `status`, `return_code` and the times are the service's own, None
+    where it gave none or was not asked yet. `ended` says that the execution can no longer change, `gone` that the
+    service does not know it any more; `max_rc` is the greatest return code of a success, None for no rule.
+    """
+
+    number: int
+    key: str
+    application_id: str
+    job: Job
+    execution_id: str
+    attempts: int
+    adopted: bool
+    sent_at: float
+    status: str | None = None
+    return_code: str | None = None
+    start_time: float | None = None
+    end_time: float | None = None
+    ended: bool = False
+    gone: bool = False
+    max_rc: int | None = None
+
+    @property
+    def judgement(self) -> Judgement:
+        """What the job came to, by the rule."""
+        return judge(self.status, self.return_code, self.max_rc, ended=self.ended, gone=self.gone)
+
+
+class Observation(NamedTuple):
+    """What the service said of a row's execution; as in TrackedExecution."""
+
+    number: int
+    execution_id: str
+    status: str | None
+    return_code: str | None
+    start_time: float | None
+    end_time: float | None
+    ended: bool
+    gone: bool = False
+
+
+class ExecutionCount(NamedTuple):
+    """How many executions of a run look the same; as in TrackedExecution."""
+
+    status: str | None
+    return_code: str | None
+    ended: bool
+    gone: bool
+    max_rc: int | None
+    rows: int
+
+    @property
+    def judgement(self) -> Judgement:
+        """What each of them came to, by the rule."""
+        return judge(self.status, self.return_code, self.max_rc, ended=bool(self.ended), gone=bool(self.gone))
 
 
 def to_micros(seconds: float) -> int:

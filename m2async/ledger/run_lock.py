@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import msgspec
+
+_LOOK = 0.02  # seconds: more than looking at a lock takes, which holds it for a moment
 
 
 class Holder(NamedTuple):
@@ -42,6 +45,7 @@ class RunLock:
     @classmethod
     def take(cls, path: Path, now: float) -> Self:
         """Take the lock or raise LockHeldError; OSError where the file cannot be made."""
+        waited = False
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
@@ -54,7 +58,11 @@ class RunLock:
             except BlockingIOError:
                 holder = _holder(descriptor)
                 os.close(descriptor)
-                raise LockHeldError(holder) from None
+                if waited:
+                    raise LockHeldError(holder) from None
+                time.sleep(_LOOK)
+                waited = True
+                continue
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -65,6 +73,21 @@ class RunLock:
         with suppress(OSError):
             self._path.unlink()
         os.close(self._descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether somebody has the lock, without keeping anybody from taking it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

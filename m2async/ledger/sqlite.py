@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -15,10 +15,13 @@ import anyio.lowlevel
 from msgspec.structs import replace
 
 from m2async.clock import steady_time
-from m2async.jobs import StartBatchJob
+from m2async.jobs import RestartJob, StartBatchJob
 from m2async.ledger import sqlite_decisions as decisions
+from m2async.ledger import sqlite_dependencies as dependencies
 from m2async.ledger import sqlite_reads as reads
+from m2async.ledger import sqlite_tracking as tracking
 from m2async.ledger.clock_check import check_clock
+from m2async.ledger.dependencies import check_same
 from m2async.ledger.errors import (
     LedgerClosedError,
     LedgerError,
@@ -30,17 +33,22 @@ from m2async.ledger.errors import (
 )
 from m2async.ledger.group_commit import Writer, uninterrupted
 from m2async.ledger.interface import PAGE, Ledger, Run, RunView
+from m2async.ledger.requests import canonical_identifier, to_columns
 from m2async.ledger.rows import (
     Counts,
+    ExecutionCount,
     HistoryEntry,
     LedgerRow,
+    Observation,
     OpenAttempt,
+    Pace,
     RunInfo,
     RunSummary,
+    TrackedExecution,
     to_micros,
     to_seconds,
 )
-from m2async.ledger.run_lock import LockHeldError, RunLock
+from m2async.ledger.run_lock import LockHeldError, RunLock, is_held
 from m2async.ledger.sqlite_connection import connect_reader, connect_writer
 from m2async.ledger.sqlite_file import LedgerFile, translated, translated_os_error
 from m2async.ledger.sqlite_plan import Comparison, Planning
@@ -49,7 +57,7 @@ from m2async.ledger.statements import migrations, named_statements
 from m2async.ledger.states import Event, RowState
 from m2async.ledger.texts import CRASH_CODE, CRASH_MESSAGE, check_key, clean
 
-_SQL = named_statements("runs", "decisions")
+_SQL = named_statements("runs", "decisions", "paces")
 _T = TypeVar("_T")
 
 
@@ -142,6 +150,11 @@ class SqliteLedger(Ledger):
         self._check_open()
         return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._reader, self._ask, function))
 
+    async def write(self, function: Callable[[], _T]) -> _T:
+        """Run a function in the writer's thread."""
+        self._check_open()
+        return await self.writer.call(function)
+
     def forget(self, run: SqliteRun) -> None:
         """Take note that a run was closed."""
         self._runs.discard(run)
@@ -206,8 +219,60 @@ class SqliteRunView(RunView):
             raise RowNotFoundError(self._ledger.address, self._name, key)
         return row
 
+    async def rows_of(self, keys: Collection[str]) -> list[LedgerRow]:
+        address = self._ledger.address
+        return await self.read(lambda connection, info: dependencies.rows_of(connection, address, info, keys))
+
+    async def dependencies(self) -> Mapping[str, Sequence[str]]:
+        return await self.read(dependencies.read)
+
     async def history(self, number: int) -> list[HistoryEntry]:
         return await self.read(lambda connection, info: reads.history(connection, (info.id << 32) + number))
+
+    # Executions
+
+    async def in_use(self) -> bool:
+        return is_held(_lock_path(self._ledger, self.info.id))
+
+    async def executions(self, first: int, last: int, *, open_only: bool = False) -> list[TrackedExecution]:
+        return await self.read(
+            lambda connection, info: tracking.executions(connection, info, first, last, open_only=open_only)
+        )
+
+    async def execution_counts(self) -> list[ExecutionCount]:
+        return await self.read(tracking.counts)
+
+    async def observe(self, observations: Sequence[Observation]) -> None:
+        base, at = self.info.id << 32, to_micros(self._ledger.clock())
+        cleaned = [
+            seen._replace(
+                execution_id=clean(seen.execution_id),
+                status=seen.status and clean(seen.status),
+                return_code=seen.return_code and clean(seen.return_code),
+            )
+            for seen in observations
+        ]
+        await self._write_now(lambda connection: tracking.observe(connection, base, cleaned, at))
+
+    async def set_rule(self, max_rc: int, key: str | None = None) -> None:
+        row = (self.info.id << 32) + (0 if key is None else (await self.row(key)).number)
+        await self._write_now(lambda connection: tracking.set_rule(connection, row, max_rc))
+
+    async def pace(self) -> Pace | None:
+        return await self.read(reads.pace)
+
+    async def set_pace(self, rate: float, burst: float) -> None:
+        values = (self.info.id, rate, burst, to_micros(self._ledger.clock()))
+        await self._write_now(lambda connection: connection.execute(_SQL["set_pace"], values))
+
+    async def _write_now(self, write: Callable[[sqlite3.Connection], object]) -> None:
+        """Write in a transaction of its own, which needs no lock of the run."""
+
+        def commit() -> None:
+            with self._ledger.batches.transaction() as connection:
+                write(connection)
+
+        await self._ledger.write(commit)
 
     async def read(self, function: Callable[[sqlite3.Connection, RunInfo], _T]) -> _T:
         """Ask something about the run as it is now."""
@@ -242,12 +307,23 @@ class SqliteRun(SqliteRunView, Run):
 
     # Rows
 
-    async def plan(self, rows: Iterable[tuple[str, StartBatchJob]]) -> None:
+    async def plan(
+        self,
+        rows: Iterable[tuple[str, StartBatchJob]],
+        *,
+        after: Mapping[str, Sequence[str]] | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._check_open()
         if self._info.planned and self._digest is not None and self._digest == self._info.digest:
             return
         planned = await (self._compare if self._info.planned or self._place.rows else self._insert)(iter(rows))
-        await self._ledger.writer.call(lambda: planned.finish(self._manifest, self._digest))
+        if self._info.planned:
+            check_same(self._ledger.address, self._name, await self.dependencies(), after or {})
+        if check is not None:
+            await check()
+        new = {} if self._info.planned else after or {}
+        await self._ledger.writer.call(lambda: planned.finish(self._manifest, self._digest, new))
         await self.read(_nothing)
 
     async def _insert(self, rows: Iterator[tuple[str, StartBatchJob]]) -> Planning:
@@ -273,7 +349,8 @@ class SqliteRun(SqliteRunView, Run):
             row = await self.row(key)
         except RowNotFoundError:
             raise ManifestChangedError(self._ledger.address, self._name, added=[key]) from None
-        if row.request != request:
+        run_id, columns = self._place.id, to_columns(request)
+        if not await self._ledger.read(lambda connection: reads.is_planned_as(connection, run_id, key, columns)):
             raise ManifestChangedError(self._ledger.address, self._name, changed=[key])
         return row
 
@@ -364,6 +441,11 @@ class SqliteRun(SqliteRunView, Run):
         make = partial(decisions.give_up, attempt=attempt, at=at, note=clean(note))
         return self._decide(number, f"to give up after attempt {attempt}", make)
 
+    def restart(self, number: int, attempt: int, job: RestartJob, note: str) -> asyncio.Future[None]:
+        at = to_micros(self._clock())
+        make = partial(tracking.restart, attempt=attempt, at=at, job=canonical_identifier(job), note=clean(note))
+        return self._decide(number, f"to restart after attempt {attempt}", make)
+
     def candidates(self, number: int, execution_ids: Sequence[str]) -> asyncio.Future[None]:
         make = partial(decisions.candidates, execution_ids=[clean(execution_id) for execution_id in execution_ids])
         return self._decide(number, "to note candidates", make)
@@ -399,7 +481,7 @@ class SqliteRun(SqliteRunView, Run):
     def _take_lock(self, run_id: int, now: float) -> None:
         ledger = self._ledger
         try:
-            self._lock = RunLock.take(Path(f"{ledger.file.path}-run-{run_id}.lock"), now)
+            self._lock = RunLock.take(_lock_path(ledger, run_id), now)
         except LockHeldError as exc:
             raise RunInUseError(ledger.address, self._name, **exc.holder._asdict()) from None
         except OSError as exc:
@@ -435,6 +517,10 @@ class SqliteRun(SqliteRunView, Run):
         if not self._place.rows and not self._info.planned:
             return RunNotPlannedError(self._ledger.address, self._name)
         return RowNotFoundError(self._ledger.address, self._name, number)
+
+
+def _lock_path(ledger: SqliteLedger, run_id: int) -> Path:
+    return Path(f"{ledger.file.path}-run-{run_id}.lock")
 
 
 def _nothing(connection: sqlite3.Connection, info: RunInfo) -> None:

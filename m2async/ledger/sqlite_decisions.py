@@ -27,7 +27,7 @@ def claim(
 ) -> bool:
     """Give an execution to an UNKNOWN row's attempt in doubt; raises ExecutionClaimedError."""
     connection.execute(_SQL["index_executions"])
-    holder = connection.execute(_SQL["holder_of_execution"], (execution_id,)).fetchone()
+    holder = connection.execute(_SQL["holder_of_execution"], {"execution_id": execution_id}).fetchone()
     if holder is not None:
         raise ExecutionClaimedError(address, execution_id, *holder)
     values = {"id": row, "attempt": attempt, "at": at, "execution_id": execution_id, "note": note}

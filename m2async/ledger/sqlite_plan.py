@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from itertools import islice
 
 from m2async.jobs import StartBatchJob
+from m2async.ledger import sqlite_dependencies as dependencies
 from m2async.ledger.changes import Changes
+from m2async.ledger.dependencies import After
 from m2async.ledger.errors import DuplicateKeyError
 from m2async.ledger.requests import to_columns
 from m2async.ledger.sqlite_writes import Batches, Place
@@ -49,9 +51,10 @@ class Planning:
                 raise DuplicateKeyError(self._address, self._key, first - self._place.base, self.rows) from exc
         return self.rows - before == BATCH
 
-    def finish(self, manifest: str | None, digest: str | None) -> None:
-        """Mark the run as planned."""
+    def finish(self, manifest: str | None, digest: str | None, after: After) -> None:
+        """Mark the run as planned, its rows in this order."""
         with self._batches.transaction() as connection:
+            dependencies.add(connection, self._address, self._place, after)
             connection.execute(_SQL["planned"], (self.rows, manifest, digest, self._place.id))
         self._place.rows = self.rows
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from m2async.ledger.requests import from_columns, job_of_identifier
-from m2async.ledger.rows import Counts, HistoryEntry, LedgerRow, OpenAttempt, RunInfo, RunSummary, to_seconds
+from m2async.ledger.requests import RequestColumns, from_columns, job_of_identifier
+from m2async.ledger.rows import Counts, HistoryEntry, LedgerRow, OpenAttempt, Pace, RunInfo, RunSummary, to_seconds
 from m2async.ledger.statements import named_statements
 from m2async.ledger.states import Event, RowState
 
-_SQL = named_statements("reads", "runs")
+_SQL = named_statements("reads", "runs", "paces")
 _OPEN = frozenset({RowState.INTENT, RowState.UNKNOWN})
 _decode_ids = msgspec.json.Decoder(tuple[str, ...]).decode
 
@@ -55,10 +55,22 @@ def page(
     return [_ledger_row(found) for found in connection.execute(_SQL[statement], asked)]
 
 
+def pace(connection: sqlite3.Connection, info: RunInfo) -> Pace | None:
+    """Give the pace that a run was told to keep."""
+    found = connection.execute(_SQL["pace"], (info.id,)).fetchone()
+    return None if found is None else Pace(found[0], found[1], to_seconds(found[2]))
+
+
 def row_of_key(connection: sqlite3.Connection, run_id: int, key: str, last: int) -> LedgerRow | None:
     """Give the row of a key whose id is at most `last`."""
     found = connection.execute(_SQL["row"], {"run": run_id, "key": key, "last": last}).fetchone()
     return None if found is None else _ledger_row(found)
+
+
+def is_planned_as(connection: sqlite3.Connection, run_id: int, key: str, columns: RequestColumns) -> bool:
+    """Tell whether a key's row was planned with this request, whatever it was restarted as since."""
+    found = connection.execute(_SQL["planned_row"], (run_id, key)).fetchone()
+    return found is not None and found[1:] == columns
 
 
 def history(connection: sqlite3.Connection, row_id: int) -> list[HistoryEntry]:
@@ -97,8 +109,8 @@ def open_attempts(connection: sqlite3.Connection, application_id: str) -> list[O
 
 def claimed(connection: sqlite3.Connection, application_id: str, execution_ids: Collection[str]) -> set[str]:
     """Give the executions that belong to rows; `index_executions` must have been made."""
-    given = msgspec.json.encode(list(execution_ids)).decode()
-    return {execution_id for (execution_id,) in connection.execute(_SQL["claimed"], (given, application_id))}
+    asked = {"given": msgspec.json.encode(list(execution_ids)).decode(), "application_id": application_id}
+    return {execution_id for (execution_id,) in connection.execute(_SQL["claimed"], asked)}
 
 
 def _run_info(found: tuple[Any, ...]) -> RunInfo:

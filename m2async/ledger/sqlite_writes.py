@@ -24,7 +24,7 @@ from m2async.ledger.errors import (
 from m2async.ledger.requests import to_columns
 from m2async.ledger.rows import LedgerRow
 from m2async.ledger.sqlite_file import LedgerFile, translated
-from m2async.ledger.sqlite_reads import row_of_key
+from m2async.ledger.sqlite_reads import is_planned_as, row_of_key
 from m2async.ledger.statements import named_statements
 from m2async.ledger.states import NEXT_STATE, Event, RowState, Standing, follow, illegal_reason
 
@@ -255,7 +255,7 @@ class Batches:
         found = row_of_key(self._connection, place.id, key, place.base + place.rows)
         if found is None:
             return self._add_all([write])[0]
-        if to_columns(found.request) != columns:
+        if not is_planned_as(self._connection, place.id, key, columns):
             return ManifestChangedError(self._address, place.name, changed=[key])
         return found
 

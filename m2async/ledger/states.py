@@ -7,6 +7,7 @@
       └─not started─ UNKNOWN ◀──unknown, crash── INTENT
                           ├──claimed──▶ STARTED
                           └──resend───▶ INTENT
+    STARTED ──restart──▶ PENDING, with another job in the place of the one that was started
 
 The rule: an attempt in doubt stays in doubt until somebody finds its execution or learns that there is none.
 So a row that is resent while an attempt is in doubt does not become PENDING or REJECTED by what a later
@@ -49,6 +50,7 @@ class Event(IntEnum):
     NOT_STARTED = 8  # it turned out that none of the attempts in doubt started the job
     RETRY = 9  # an operator wants a rejected job to be tried again
     GIVEN_UP = 10  # it was tried often enough
+    RESTART = 11  # an operator wants the execution to be restarted from one of its steps
 
 
 class Standing(NamedTuple):
@@ -70,6 +72,7 @@ NEXT_STATE: dict[tuple[RowState, Event], RowState] = {
     (RowState.UNKNOWN, Event.NOT_STARTED): RowState.PENDING,
     (RowState.REJECTED, Event.RETRY): RowState.PENDING,
     (RowState.PENDING, Event.GIVEN_UP): RowState.REJECTED,
+    (RowState.STARTED, Event.RESTART): RowState.PENDING,
 }
 """Every legal transition of a row without doubts; whatever is not here is illegal."""
 
@@ -90,6 +93,8 @@ def follow(standing: Standing, event: Event) -> Standing | None:
             doubts -= 1
         case Event.NOT_STARTED:
             doubts = 0
+        case Event.RESTART if doubts:  # its job would change under the attempt in doubt
+            return None
         case Event.REFUSED | Event.REJECTED if doubts:
             state = RowState.UNKNOWN
     return Standing(state, doubts)

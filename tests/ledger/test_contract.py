@@ -618,6 +618,18 @@ async def test_a_row_that_was_tried_often_enough_is_rejected_with_its_last_error
         assert events == [Event.REFUSED, Event.GIVEN_UP, Event.RETRY]
 
 
+async def test_a_run_in_progress_is_told_another_pace(ledger: Ledger) -> None:
+    async with planned(ledger) as run:
+        view = await ledger.run("run")
+        assert await run.pace() is None
+        await view.set_pace(80, 1)
+        first = await run.pace()
+        assert first is not None
+        assert (first.rate, first.burst) == (80, 1)
+        await view.set_pace(0.5, 20)
+        assert (await run.pace()) == (await view.pace()) != first
+
+
 # Reading
 
 

@@ -27,6 +27,7 @@ def test_exactly_these_transitions_are_legal_without_an_earlier_doubt() -> None:
         (UNKNOWN, Event.NOT_STARTED, PENDING),
         (REJECTED, Event.RETRY, PENDING),
         (PENDING, Event.GIVEN_UP, REJECTED),
+        (STARTED, Event.RESTART, PENDING),
     }
 
 
@@ -46,6 +47,10 @@ def test_each_unanswered_attempt_is_one_more_doubt_and_each_claim_one_less() -> 
     assert follow(Standing(INTENT, 1), Event.UNKNOWN) == Standing(UNKNOWN, 2)
     assert follow(Standing(INTENT, 1), Event.CRASH) == Standing(UNKNOWN, 2)
     assert follow(Standing(UNKNOWN, 2), Event.CLAIMED) == Standing(STARTED, 1)
+
+
+def test_a_job_with_an_attempt_in_doubt_is_not_restarted_since_that_attempt_is_of_another_job() -> None:
+    assert follow(Standing(STARTED, 1), Event.RESTART) is None
 
 
 def test_learning_that_nothing_was_started_settles_every_doubt() -> None:

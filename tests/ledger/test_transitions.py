@@ -13,7 +13,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from m2async.ledger import ExecutionClaimedError, IllegalTransitionError, Ledger, RowState, Run, open_ledger
+from m2async.jobs import RestartJob
+from m2async.ledger import (
+    ExecutionClaimedError,
+    IllegalTransitionError,
+    Ledger,
+    Observation,
+    RowState,
+    Run,
+    open_ledger,
+)
 from tests.ledger.samples import APPLICATION, Clock, rows
 
 ROWS = 4
@@ -30,6 +39,7 @@ class Row:
     attempts: int = 0
     doubts: set[int] = field(default_factory=set)
     execution: str | None = None
+    seen: tuple[str | None, str] | None = field(default=None, compare=False)
 
 
 class Transitions(RuleBasedStateMachine):
@@ -39,6 +49,7 @@ class Transitions(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.directory = tempfile.TemporaryDirectory()
+        self.former: set[str] = set()  # executions that were restarted
         self.model = {number: Row() for number in range(1, ROWS + 1)}
         self.contexts = open_ledger(type(self).address(self.directory.name), clock=Clock())
         self.ledger: Ledger = self.runner.run(self.contexts.__aenter__())
@@ -104,7 +115,7 @@ class Transitions(RuleBasedStateMachine):
     @rule(number=numbers, attempt=st.integers(1, 4), execution=executions)
     def claim(self, number: int, attempt: int, execution: str) -> None:
         row = self.model[number]
-        free = execution not in {row.execution for row in self.model.values()}
+        free = execution not in {row.execution for row in self.model.values()} | self.former
         legal = row.state == "unknown" and attempt in row.doubts and free
         if self.write(lambda: self.run_.claim(number, attempt, execution, "note"), legal=legal):
             row.state, row.execution = "started", execution
@@ -132,6 +143,26 @@ class Transitions(RuleBasedStateMachine):
         if self.write(lambda: self.run_.give_up(number, row.attempts + off, "note"), legal=legal):
             row.state = "rejected"
 
+    @rule(number=numbers, off=attempts)
+    def restart(self, number: int, off: int) -> None:
+        row = self.model[number]
+        legal = off == 0 and row.state == "started" and not row.doubts
+        job = RestartJob(row.execution or "none", "STEP1")
+        if self.write(lambda: self.run_.restart(number, row.attempts + off, job, "note"), legal=legal):
+            assert row.execution is not None
+            self.former.add(row.execution)
+            row.state, row.execution = "pending", None
+
+    @rule(number=numbers, execution=executions, status=st.sampled_from(["Running", "Failed"]))
+    def observe(self, number: int, execution: str, status: str) -> None:
+        row = self.model[number]
+        ended = status == "Failed"
+        for given in {execution, row.execution or execution}:
+            seen = Observation(number, given, status, None, None, None, ended)
+            self.runner.run(self.run_.observe([seen]))
+        if row.state == "started" and (row.seen is None or row.seen[0] != row.execution or row.seen[1] != "Failed"):
+            row.seen = (row.execution, status)
+
     @rule()
     def leave_and_open_again(self) -> None:
         self.runner.run(self.run_.aclose())
@@ -156,6 +187,13 @@ class Transitions(RuleBasedStateMachine):
             counts = await self.run_.counts()
             states = [row.state for row in told.values()]
             assert counts == {state: states.count(state.label) for state in RowState}
+            tracked = {seen.number: (seen.execution_id, seen.status) async for seen in self.run_.all_executions()}
+            assert tracked == {
+                number: row.seen if row.seen is not None and row.seen[0] == row.execution else (row.execution, None)
+                for number, row in self.model.items()
+                if row.state == "started"
+            }
+            assert await self.ledger.claimed(APPLICATION, self.former) == self.former
             return told
 
         assert self.runner.run(told()) == self.model

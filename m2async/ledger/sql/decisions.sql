@@ -6,10 +6,13 @@ CREATE INDEX IF NOT EXISTS progress_by_execution ON progress (execution_id) WHER
 
 -- name: holder_of_execution
 SELECT runs.name, jobs.key
-FROM progress
-INNER JOIN jobs ON jobs.id = progress.id
+FROM (
+    SELECT id FROM progress WHERE execution_id = :execution_id
+    UNION ALL
+    SELECT id FROM restarts WHERE execution_id = :execution_id
+) AS holders
+INNER JOIN jobs ON jobs.id = holders.id
 INNER JOIN runs ON runs.id = jobs.run
-WHERE progress.execution_id = ?
 LIMIT 1;
 
 -- name: settle_attempt

@@ -64,8 +64,14 @@ WHERE jobs.application_id = ?
 ORDER BY attempts.id, attempts.attempt;
 
 -- name: claimed
-SELECT DISTINCT progress.execution_id
-FROM json_each(?) AS given
+SELECT DISTINCT given.value
+FROM json_each(:given) AS given
 CROSS JOIN progress ON progress.execution_id = given.value
 INNER JOIN jobs ON jobs.id = progress.id
-WHERE jobs.application_id = ?;
+WHERE jobs.application_id = :application_id
+UNION
+SELECT given.value
+FROM json_each(:given) AS given
+CROSS JOIN restarts ON restarts.execution_id = given.value
+INNER JOIN jobs ON jobs.id = restarts.id
+WHERE jobs.application_id = :application_id;

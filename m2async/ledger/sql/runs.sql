@@ -58,10 +58,20 @@ UPDATE runs SET planned = 1, rows = ?, manifest = ?, digest = ? WHERE id = ?;
 SELECT id FROM jobs WHERE run = ? AND key = ?;
 
 -- name: planned_rows
-SELECT key, application_id, job, params, secret FROM jobs WHERE id BETWEEN ? AND ? ORDER BY id;
+-- A row that was restarted was planned with the job that it had first.
+SELECT
+    key, application_id,
+    coalesce((SELECT job FROM restarts WHERE restarts.id = jobs.id ORDER BY entry LIMIT 1), job), params, secret
+FROM jobs
+WHERE id BETWEEN ? AND ?
+ORDER BY id;
 
 -- name: planned_row
-SELECT id, application_id, job, params, secret FROM jobs WHERE run = ? AND key = ?;
+SELECT
+    id, application_id,
+    coalesce((SELECT job FROM restarts WHERE restarts.id = jobs.id ORDER BY entry LIMIT 1), job), params, secret
+FROM jobs
+WHERE run = ? AND key = ?;
 
 -- name: planned_key
 SELECT key FROM jobs WHERE id = ?;
