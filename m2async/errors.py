@@ -58,6 +58,10 @@ class ManifestError(M2AsyncError):
         self.problems = tuple(problems)
 
 
+class HeldError(M2AsyncError):
+    """A job was not started, because one that it comes after did not succeed or may be in progress still."""
+
+
 class SubmissionStoppedError(M2AsyncError):
     """The submitter sends nothing more, because `cause` would meet every further call as well."""
 

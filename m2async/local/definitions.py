@@ -36,7 +36,8 @@ class JobDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     """One batch job.
 
     `seconds` is how long it runs, in simulated time (0 to 86,400; a fraction of a second if not given). With a
-    `return_code` other than 0 (at most 4,095) it ends Failed, at its last step.
+    `return_code` other than 0 (at most 4,095) it ends Failed, at its last step; with `failures` only so many of its
+    executions do, and later ones Succeeded.
     """
 
     file: Annotated[str, Meta(min_length=1)]
@@ -45,6 +46,7 @@ class JobDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     symbols: dict[str, str] = {}
     seconds: Annotated[float, Meta(ge=0, le=_DAY)] | None = None
     return_code: Annotated[int, Meta(ge=0, le=4_095)] = 0
+    failures: Annotated[int, Meta(ge=0)] | None = None
 
 
 class ApplicationDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):

@@ -12,6 +12,8 @@ from operator import attrgetter
 from pathlib import PurePosixPath
 from typing import Any
 
+from msgspec.structs import replace
+
 from m2async.jobs import FileJob, RestartJob, S3Job, ScriptJob, StartBatchJob
 from m2async.local import refusals
 from m2async.local.definitions import ApplicationDefinition, JobDefinition, Step
@@ -117,6 +119,9 @@ class BatchService:
         if status != "Running":
             raise refusals.conflict(refusals.APPLICATION, request.application_id, f"is {status}, not Running")
         definition = self._job(application, request)
+        if definition.failures is not None:
+            before = len(application.executions_of_job[definition.job_name])
+            definition = replace(definition, return_code=definition.return_code if before < definition.failures else 0)
         number = len(self._executions) + 1
         execution = schedule(number, self._new_id(), request, definition, self._now(), self._lives)
         self._executions[execution.execution_id] = execution

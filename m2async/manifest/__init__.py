@@ -1,6 +1,6 @@
 """Manifests: CSV, JSONL and YAML files of batch jobs, read as requests with keys."""
 
-from m2async.manifest.reader import ManifestSummary, check_manifest, read_manifest
+from m2async.manifest.reader import ManifestSummary, check_manifest, find_lines, read_manifest
 from m2async.manifest.rows import ManifestRow
 
-__all__ = ["ManifestRow", "ManifestSummary", "check_manifest", "read_manifest"]
+__all__ = ["ManifestRow", "ManifestSummary", "check_manifest", "find_lines", "read_manifest"]

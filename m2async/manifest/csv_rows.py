@@ -11,6 +11,7 @@ from msgspec.structs import force_setattr
 
 from m2async.errors import ManifestError, ManifestProblem
 from m2async.jobs import MAX_PARAM_VALUE, MAX_PARAMS, StartBatchJob
+from m2async.manifest.dependencies import Dependencies
 from m2async.manifest.keys import Keys
 from m2async.manifest.rows import (
     COLUMNS,
@@ -40,7 +41,9 @@ _REASONS = {  # by what csv.Error says
 }
 
 
-def csv_rows(source: Source, maker: RequestMaker, keys: Keys) -> Iterator[ManifestRow | ManifestError]:
+def csv_rows(
+    source: Source, maker: RequestMaker, keys: Keys, dependencies: Dependencies
+) -> Iterator[ManifestRow | ManifestError]:
     """Give each record as a row, or as the error that it is; an empty cell counts as not given.
 
     A record's line is the one that it begins on. Raises ManifestError where nothing further can be read.
@@ -55,7 +58,8 @@ def csv_rows(source: Source, maker: RequestMaker, keys: Keys) -> Iterator[Manife
     columns = _Columns(header, line, source, maker)
     if columns.lack_application:
         yield columns.lack_application
-    take, request, count, key_at = keys.take, columns.request, len(header), columns.key_at
+    take, request, count, key_at, after_at = keys.take, columns.request, len(header), columns.key_at, columns.after_at
+    only_numbered = key_at is None and after_at is None and not keys.numbers
     for number, (line, cells) in enumerate(records, 1):
         if isinstance(cells, ManifestError):
             yield cells
@@ -63,10 +67,13 @@ def csv_rows(source: Source, maker: RequestMaker, keys: Keys) -> Iterator[Manife
         try:
             if len(cells) != count:
                 raise RowError(_miscounted(cells, count))
-            if key_at is None:
+            if only_numbered:
                 yield ManifestRow(str(number), request(cells, short=reader.short))
-            else:
-                yield ManifestRow(take(cells[key_at] or str(number), line), request(cells, short=reader.short))
+                continue
+            key = take((key_at is not None and cells[key_at]) or str(number), line)
+            if after_at is not None and cells[after_at]:
+                dependencies.note(key, line, cells[after_at])
+            yield ManifestRow(key, request(cells, short=reader.short))
         except RowError as error:
             yield error.at(source.name, line)
 
@@ -179,8 +186,9 @@ class _Columns:
             maker = RequestMaker("missing", maker.params)  # so that the rows' other problems show
         self._maker = maker
         self.key_at = header.index("key") if "key" in header else None
+        self.after_at = header.index("after") if "after" in header else None
         params = [position for position, name in enumerate(header) if name.startswith(PARAM)]
-        fields = [position for position in range(len(header)) if position not in {self.key_at, *params}]
+        fields = [position for position in range(len(header)) if position not in {self.key_at, self.after_at, *params}]
         self._fields = [header[position] for position in fields]
         self._params = [header[position].removeprefix(PARAM) for position in params]
         self._cells_of_fields = _picker(fields)

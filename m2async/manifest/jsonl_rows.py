@@ -8,12 +8,15 @@ from typing import Any, NoReturn
 
 from m2async.errors import ManifestError
 from m2async.jobs import StartBatchJob
+from m2async.manifest.dependencies import Dependencies
 from m2async.manifest.keys import Keys
 from m2async.manifest.rows import Fault, ManifestRow, Number, RequestMaker, RowError, shown, split_fields
 from m2async.manifest.source import Source, decoded, too_long
 
 
-def jsonl_rows(source: Source, maker: RequestMaker, keys: Keys) -> Iterator[ManifestRow | ManifestError]:
+def jsonl_rows(
+    source: Source, maker: RequestMaker, keys: Keys, dependencies: Dependencies
+) -> Iterator[ManifestRow | ManifestError]:
     """Give each line that is not blank as a row, or as the error that it is; null counts as not given."""
     number = 0
     for line, raw in enumerate(source.lines(), 1):
@@ -22,8 +25,10 @@ def jsonl_rows(source: Source, maker: RequestMaker, keys: Keys) -> Iterator[Mani
         number += 1
         try:
             members = _object(raw)
-            key = members.pop("key", None)
+            key, after = members.pop("key", None), members.pop("after", None)
             key = keys.take(str(number) if key is None else key, line)
+            if after is not None:
+                dependencies.note(key, line, after)
             yield ManifestRow(key, _request(members, maker))
         except RowError as error:
             yield error.at(source.name, line)

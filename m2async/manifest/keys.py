@@ -11,10 +11,12 @@ from m2async.manifest.rows import MAX_KEY, Fault, RowError, quoted_hint, shown
 class Keys:
     """Takes the key of each row; this one does not look whether it came before.
 
-    `hits` are the hashes of keys that may have come before, and have to be looked at again.
+    `hits` are the hashes of keys that may have come before, and have to be looked at again. `numbers` says that it
+    wants the key of every row, also where that is the row's number and cannot come twice.
     """
 
     hits: AbstractSet[int] = frozenset()
+    numbers = False
 
     def take(self, key: object, line: int) -> str:
         """Give back the key if it is sound and new; raise RowError otherwise."""
@@ -29,20 +31,38 @@ class KnownKeys(Keys):
     """Keeps the keys, each with the line of its row: all of them, or those whose hashes are in `only`."""
 
     def __init__(self, only: AbstractSet[int] | None = None) -> None:
-        self._only = only
-        self._lines: dict[str, int] = {}
+        self.only = only
+        self.lines: dict[str, int] = {}
 
     def take(self, key: object, line: int) -> str:
         key = super().take(key, line)
-        if self._only is not None and hash(key) not in self._only:
+        if self.only is not None and hash(key) not in self.only:
             return key
-        before = self._lines.get(key)
+        before = self.lines.get(key)
         if before is None:
-            self._lines[key] = line
+            self.lines[key] = line
         elif before == line:
             raise RowError(Fault("key", f"{shown(key)}: this job makes it twice: put every swept name into the key"))
         else:
             raise RowError(Fault("key", f"{shown(key)}: is the key of line {before} already; keys must differ"))
+        return key
+
+
+class LinesOfKeys(Keys):
+    """Tells on which lines some keys stand; `taken` counts the rows whose keys were seen."""
+
+    numbers = True
+
+    def __init__(self, wanted: AbstractSet[str]) -> None:
+        self.lines: dict[str, int] = {}
+        self.taken = 0
+        self._wanted = wanted
+
+    def take(self, key: object, line: int) -> str:
+        key = super().take(key, line)
+        self.taken += 1
+        if key in self._wanted:
+            self.lines.setdefault(key, line)
         return key
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import BinaryIO, Literal, TypeAlias
 
 from m2async.errors import ManifestError, ManifestProblem
 from m2async.manifest.csv_rows import csv_rows
+from m2async.manifest.dependencies import Dependencies
 from m2async.manifest.jsonl_rows import jsonl_rows
-from m2async.manifest.keys import HashedKeys, Keys, KnownKeys
+from m2async.manifest.keys import HashedKeys, Keys, KnownKeys, LinesOfKeys
 from m2async.manifest.rows import COLUMNS, PARAM, ManifestRow, RequestMaker, problem
 from m2async.manifest.source import Source
 from m2async.manifest.yaml_rows import TOP_LEVEL, yaml_rows
@@ -48,6 +50,7 @@ def read_manifest(
     application_id: str | None = None,
     params: Mapping[str, str] | None = None,
     unique_keys: bool = True,
+    after: MutableMapping[str, Sequence[str]] | None = None,
 ) -> Iterator[ManifestRow]:
     """Read a manifest row by row, as (key, request) pairs; a second row of the same key is an error.
 
@@ -63,21 +66,26 @@ def read_manifest(
         application_id: the application of the rows that name none.
         params: job parameters set on every row, over the manifest's own.
         unique_keys: whether to look for keys that come twice; not needed by who does so, as a ledger does.
+        after: where the keys go that rows name in `after`, by the key of the row. Without it such a row is an error:
+            whoever starts the jobs must heed their order.
 
-    Columns are key, application_id, script | file, folder | s3_bucket, s3_prefix, s3_file, s3_script |
+    Columns are key, after, application_id, script | file, folder | s3_bucket, s3_prefix, s3_file, s3_script |
     restart_execution_id, from_step, from_proc_step, to_step, to_proc_step, skip, step_checkpoint, and
     auth_secrets_manager_arn, with param.NAME for each parameter. In CSV an empty cell means that nothing is
-    given; an empty parameter can be given in JSONL and YAML, where `params` can also be a mapping. Without
+    given; an empty parameter can be given in JSONL and YAML, where `params` can also be a mapping. `after` is
+    a text of keys with a semicolon between them, or in JSONL and YAML a list of keys. Without
     a key a row is called by its number, counted from 1, or in a sweep by its job and the swept values.
 
     Raises:
         InvalidRequestError: `application_id` or `params` violates the service's model; raised at once.
-        ManifestError: while iterating, at the first row that is wrong; a line or record may have at most
-            8 MiB, and so may a whole YAML manifest.
+        ManifestError: while iterating, at the first row that is wrong, and behind the last if an `after` names a key
+            that no row has or rows wait for each other; a line or record may have at most 8 MiB, and so may a whole
+            YAML manifest.
         ConfigurationError: while iterating a YAML manifest, if PyYAML is not installed.
     """
+    dependencies = Dependencies(after)
     manifest = _Manifest(source, name, format, RequestMaker(application_id, params or {}))
-    return _sound_rows(manifest, manifest.keys() if unique_keys else Keys())
+    return _sound_rows(manifest, manifest.keys(unique=unique_keys, ordered=after is not None), dependencies)
 
 
 def check_manifest(
@@ -94,14 +102,30 @@ def check_manifest(
     Raises ManifestError with every problem of every row; beyond 1,000 problems the rest are counted.
     """
     manifest = _Manifest(source, name, format, RequestMaker(application_id, params or {}))
-    keys = manifest.keys() if unique_keys else Keys()
-    summary, problems = _checked(manifest.entries(keys))
+    keys = manifest.keys(unique=unique_keys, ordered=True)
+    summary, problems = _checked(manifest.entries(keys, Dependencies({})))
     if keys.hits:
         with manifest.rewound():
-            summary, problems = _checked(manifest.entries(KnownKeys(keys.hits)))
+            summary, problems = _checked(manifest.entries(KnownKeys(keys.hits), Dependencies({})))
     if problems:
         raise ManifestError(problems)
     return summary
+
+
+def find_lines(
+    source: str | PathLike[str] | BinaryIO,
+    keys: AbstractSet[str],
+    *,
+    name: str | None = None,
+    format: Format | None = None,  # noqa: A002 - the word for it
+    application_id: str | None = None,
+    params: Mapping[str, str] | None = None,
+) -> Mapping[str, int]:
+    """Say on which lines of a manifest, read with the arguments of `read_manifest`, the rows of these keys stand."""
+    manifest, found = _Manifest(source, name, format, RequestMaker(application_id, params or {})), LinesOfKeys(keys)
+    for _ in manifest.entries(found, Dependencies({})):
+        pass
+    return found.lines
 
 
 def _checked(entries: _Entries) -> tuple[ManifestSummary, list[ManifestProblem]]:
@@ -121,13 +145,14 @@ def _checked(entries: _Entries) -> tuple[ManifestSummary, list[ManifestProblem]]
         if len(name := request.job.name) > job_width:
             job_width = len(name)
         applications[request.application_id] = None
+    problems.sort(key=lambda found: math.inf if found.line is None else found.line)
     if rest:
         problems.append(problem(problems[0].file, None, None, f"and {rest:,} more problems"))
     return ManifestSummary(rows, tuple(applications), key_width, job_width), problems
 
 
-def _sound_rows(manifest: _Manifest, keys: Keys) -> Iterator[ManifestRow]:
-    with closing(manifest.entries(keys)) as entries:
+def _sound_rows(manifest: _Manifest, keys: Keys, dependencies: Dependencies) -> Iterator[ManifestRow]:
+    with closing(manifest.entries(keys, dependencies)) as entries:
         for number, entry in enumerate(entries, 1):
             if keys.hits:
                 _refuse_repeated(manifest, keys.hits, number)
@@ -139,7 +164,7 @@ def _sound_rows(manifest: _Manifest, keys: Keys) -> Iterator[ManifestRow]:
 
 def _refuse_repeated(manifest: _Manifest, hits: AbstractSet[int], count: int) -> None:
     """Read the first rows again, and raise ManifestError if one of their keys with such a hash comes twice."""
-    with manifest.rewound(), closing(manifest.entries(KnownKeys(hits))) as entries:
+    with manifest.rewound(), closing(manifest.entries(KnownKeys(hits), Dependencies({}))) as entries:
         for entry in islice(entries, count):
             if isinstance(entry, ManifestError):
                 raise entry
@@ -169,26 +194,50 @@ class _Manifest:
             with suppress(OSError, ValueError):  # ValueError: it is closed, as reading it will say
                 self._start = self._stream.tell() if self._stream.seekable() else None
 
-    def keys(self) -> Keys:
-        """Make what looks for keys that come twice: with little memory if the manifest can be read again."""
-        again = self._start is not None if self._path is None else _is_regular(self._path)
-        return HashedKeys() if again else KnownKeys()
+    def keys(self, *, unique: bool, ordered: bool) -> Keys:
+        """Make what takes the keys: if the manifest can be read again, with little memory.
 
-    def entries(self, keys: Keys) -> _Entries:
-        """Give the rows, and in their places the errors; what ends the reading is the last of them."""
+        `unique` asks it to look for keys that come twice, `ordered` says that rows may name the keys of others.
+        """
+        again = self._start is not None if self._path is None else _is_regular(self._path)
+        if again:
+            return HashedKeys() if unique else Keys()
+        return KnownKeys() if unique or ordered else Keys()
+
+    def entries(self, keys: Keys, dependencies: Dependencies) -> _Entries:
+        """Give the rows, and in their places the errors; what ends the reading is the last of them.
+
+        Behind all of them comes what is wrong with the order that rows ask for.
+        """
+        count = 0
         with ExitStack() as stack:
             try:
                 stream = self._stream if self._path is None else stack.enter_context(_open(self._path, self._name))
                 source = Source(stream, self._name)
-                rows = _ROWS_OF_FORMAT[self._form or _sniffed(source)](source, self._maker, keys)
-                empty = True
+                rows = _ROWS_OF_FORMAT[self._form or _sniffed(source)](source, self._maker, keys, dependencies)
                 for entry in rows:
-                    empty = False
+                    count += 1
                     yield entry
-                if empty:
+                if not count:
                     raise source.error(None, "no rows: the manifest names no job")
             except ManifestError as error:
+                count += 1
                 yield error
+        if dependencies.after and not isinstance(keys, LinesOfKeys):
+            lines, known = self._lines(keys, dependencies.named())
+            problems = list(dependencies.problems(self._name, lines, complete=known == count))
+            if problems:
+                yield ManifestError(problems)
+
+    def _lines(self, keys: Keys, wanted: AbstractSet[str]) -> tuple[Mapping[str, int], int]:
+        """Tell on which lines these keys stand, and of how many rows the key is known."""
+        if isinstance(keys, KnownKeys) and keys.only is None:
+            return keys.lines, len(keys.lines)
+        found = LinesOfKeys(wanted)
+        with self.rewound():
+            for _ in self.entries(found, Dependencies({})):
+                pass
+        return found.lines, found.taken
 
     @contextmanager
     def rewound(self) -> Iterator[None]:

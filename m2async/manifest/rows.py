@@ -37,7 +37,7 @@ JOB_COLUMNS = tuple(_JOB_OF_COLUMN)
 NAMING_COLUMNS = ("script", "file", "s3_file", "s3_script")
 """The columns whose value alone is the job's name."""
 
-COLUMNS = ("key", "application_id", *JOB_COLUMNS, "auth_secrets_manager_arn")
+COLUMNS = ("key", "after", "application_id", *JOB_COLUMNS, "auth_secrets_manager_arn")
 """Every column but those of the parameters."""
 
 _COLUMN_OF_FIELD: Mapping[type[Job], Mapping[str, str]] = {

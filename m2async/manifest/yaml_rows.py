@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from m2async.errors import ManifestError, ManifestProblem
 from m2async.jobs import MAX_PARAMS
+from m2async.manifest.dependencies import Dependencies, split_keys
 from m2async.manifest.keys import Keys
 from m2async.manifest.rows import (
     COLUMNS,
@@ -31,9 +32,13 @@ from m2async.manifest.yaml_nodes import List, Map, Node, Scalar, compose
 TOP_LEVEL = ("defaults", "jobs", "matrix")
 _MAX_AXES = MAX_PARAMS + len(COLUMNS)
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_Template = Sequence[str | int]
+"""Texts and, between them, the positions of the axes whose values go there."""
 
 
-def yaml_rows(source: Source, maker: RequestMaker, keys: Keys) -> Iterator[ManifestRow | ManifestError]:
+def yaml_rows(
+    source: Source, maker: RequestMaker, keys: Keys, dependencies: Dependencies
+) -> Iterator[ManifestRow | ManifestError]:
     """Give every job's sweep row by row, or the errors that it has; a plain null counts as not given.
 
     Where defaults or the shared matrix are wrong, jobs are only read and not swept. Raises ManifestError where
@@ -51,20 +56,29 @@ def yaml_rows(source: Source, maker: RequestMaker, keys: Keys) -> Iterator[Manif
             yield ManifestError(reader.problems)
             reader.problems = []
         if job is not None and shared_are_sound:
-            yield from _Sweep(source.name, number, defaults.overlaid_by(job), maker).rows(keys)
+            yield from _Sweep(source.name, number, defaults.overlaid_by(job), maker).rows(keys, dependencies)
     if reader.problems:
         yield ManifestError(reader.problems)
+
+
+class _After(NamedTuple):
+    """The keys that a job names, each a template."""
+
+    keys: Sequence[str]
+    line: int
 
 
 class _Job(NamedTuple):
     """What a job of the file says: its fields, params under `param.NAME`, and its axes, under the same names."""
 
     fields: Mapping[str, Scalar]
+    after: _After | None
     axes: Mapping[str, Axis]
     line: int
 
     def overlaid_by(self, job: _Job) -> _Job:
-        return _Job({**self.fields, **job.fields}, {**self.axes, **job.axes}, job.line)
+        after = self.after if job.after is None else job.after
+        return _Job({**self.fields, **job.fields}, after, {**self.axes, **job.axes}, job.line)
 
 
 class _Reader:
@@ -80,34 +94,34 @@ class _Reader:
     def document(self, node: Node) -> tuple[_Job, Sequence[Node]]:
         if not isinstance(node, Map):
             self._problem(node.line, None, f"a manifest is a mapping of {', '.join(TOP_LEVEL)}")
-            return _Job({}, {}, node.line), ()
+            return _Job({}, None, {}, node.line), ()
         for name, value in node.entries.items():
             if name not in TOP_LEVEL and len(self.problems) < MAX_FAULTS:
                 shared = name in COLUMNS or name == "params" or name.startswith(PARAM)
                 hint = "put it under defaults" if shared else nearest(name, TOP_LEVEL)
                 self._problem(value.line, name, f"is no top-level field; {hint}")
-        fields = self._fields(node.entries.get("defaults"), "defaults")
+        fields, after = self._fields(node.entries.get("defaults"), "defaults")
         axes = self._matrix(node.entries.get("matrix")) or {}
         jobs = node.entries.get("jobs", List((Map({}, node.line),), node.line))  # without any, defaults are the one job
         if _given(jobs) is not None and not isinstance(jobs, List):
             self._problem(jobs.line, "jobs", "must be a list of jobs")
-        return _Job(fields, axes, node.line), jobs.items if isinstance(jobs, List) else ()
+        return _Job(fields, after, axes, node.line), jobs.items if isinstance(jobs, List) else ()
 
     def job(self, node: Node) -> _Job | None:
         if id(node) not in self._jobs:
             before = len(self.problems)
-            fields = self._fields(node, "a job")
+            fields, after = self._fields(node, "a job")
             axes = self._matrix(node.entries.get("matrix") if isinstance(node, Map) else None)
             sound = axes is not None and len(self.problems) == before
-            self._jobs[id(node)] = _Job(fields, axes or {}, node.line) if sound else None
+            self._jobs[id(node)] = _Job(fields, after, axes or {}, node.line) if sound else None
         return self._jobs[id(node)]
 
-    def _fields(self, node: Node | None, what: str) -> dict[str, Scalar]:
+    def _fields(self, node: Node | None, what: str) -> tuple[dict[str, Scalar], _After | None]:
         if node is None or (what == "defaults" and _given(node) is None):
-            return {}
+            return {}, None
         if not isinstance(node, Map):
             self._problem(node.line, None, f"{what} must be a mapping of columns to values")
-            return {}
+            return {}, None
         members: dict[str, object] = {}
         for name, value in node.entries.items():
             if name == "params" and isinstance(value, Map):
@@ -115,6 +129,7 @@ class _Reader:
             elif name != "matrix" or what == "defaults":
                 members[name] = _given(value)
         fields, params, faults = split_fields(members)
+        after = _after(fields.pop("after", None), faults)
         if len(params) > MAX_PARAMS:
             faults.append(Fault("params", f"{len(params)} parameters: a job takes at most {MAX_PARAMS}"))
             params = {}
@@ -126,7 +141,7 @@ class _Reader:
         ]
         for fault in faults[:MAX_FAULTS]:
             self._problem(_line_of(node, fault.column), fault.column, fault.reason)
-        return {name: value for name, value in flat.items() if isinstance(value, Scalar)}
+        return {name: value for name, value in flat.items() if isinstance(value, Scalar)}, after
 
     def _matrix(self, node: Node | None) -> dict[str, Axis] | None:
         """Give the axes by column, or None if any is wrong."""
@@ -147,8 +162,9 @@ class _Reader:
         for written, value in node.entries.items():
             name = written if written in COLUMNS or written.startswith(PARAM) else f"{PARAM}{written}"
             faults = [] if name in COLUMNS else list(param_faults({name.removeprefix(PARAM): ""}, "matrix."))
-            if name == "key":
-                faults = [Fault("matrix.key", "cannot be swept: give key as a template such as '{RUNDATE}'")]
+            if name in ("key", "after"):
+                reason = f"cannot be swept: give {name} as a template such as '{{RUNDATE}}'"
+                faults = [Fault(f"matrix.{name}", reason)]
             if name in axes:
                 faults = [Fault(f"matrix.{written}", "is given twice, by itself and as param.NAME: keep one")]
             for fault in faults:
@@ -183,13 +199,16 @@ class _Sweep:
         self._axes = list(job.axes.values())
         self._told: set[ManifestProblem] = set()
 
-    def rows(self, keys: Keys) -> Iterator[ManifestRow | ManifestError]:
+    def rows(self, keys: Keys, dependencies: Dependencies) -> Iterator[ManifestRow | ManifestError]:
         """Give a row a combination; a fault that lies in no axis is told once and ends the sweep."""
         fields = {name: node.text for name, node in self._job.fields.items() if not name.startswith(PARAM)}
         params = {name[len(PARAM) :]: node.text for name, node in self._job.fields.items() if name.startswith(PARAM)}
         try:
             self._refuse_axes_that_are_set()
-            template = self._template(fields.pop("key", None))
+            key = fields.pop("key", None)
+            template = None if key is None else self._template("key", key)
+            after, line_of_after = self._job.after or ((), 0)
+            templates_of_after = [self._template("after", key) for key in after]
         except RowError as error:
             yield self._located(error, ())
             return
@@ -202,8 +221,10 @@ class _Sweep:
                     row_fields[name] = value
             try:
                 request = self._maker.request(row_fields, row_params)
-                key = self._key(template, request.job.name, values)
-                yield ManifestRow(keys.take(key, self._job.line), request)
+                key = keys.take(self._key(template, request.job.name, values), self._job.line)
+                if after:
+                    dependencies.note(key, line_of_after, [_filled(named, values) for named in templates_of_after])
+                yield ManifestRow(key, request)
             except RowError as error:
                 located = self._located(error, values)
                 fresh = [found for found in located.problems if found not in self._told]
@@ -223,10 +244,7 @@ class _Sweep:
         if faults:
             raise RowError(*faults)
 
-    def _template(self, text: str | None) -> Sequence[str | int] | None:
-        """Part a key into texts and positions of axes."""
-        if text is None:
-            return None
+    def _template(self, column: str, text: str) -> _Template:
         if not self._names:
             return [text]
         positions = {name.removeprefix(PARAM): position for position, name in enumerate(self._names)}
@@ -236,13 +254,13 @@ class _Sweep:
             name = str(parts[index])
             if name not in positions:
                 known = ", ".join(f"{{{axis.removeprefix(PARAM)}}}" for axis in self._names[:MAX_FAULTS])
-                raise RowError(Fault("key", f"{shown(f'{{{name}}}')}: is not swept; known are {known}"))
+                raise RowError(Fault(column, f"{shown(f'{{{name}}}')}: is not swept; known are {known}"))
             parts[index] = positions[name]
         return parts
 
-    def _key(self, template: Sequence[str | int] | None, job: str, values: Sequence[str]) -> str:
+    def _key(self, template: _Template | None, job: str, values: Sequence[str]) -> str:
         if template is not None:
-            return "".join(part if isinstance(part, str) else values[part] for part in template)
+            return _filled(template, values)
         if not values:
             return str(self._number)
         named = zip(self._names, values, strict=True)
@@ -252,12 +270,31 @@ class _Sweep:
         swept = dict(zip(self._names, values, strict=False))
         problems = []
         for column, reason in error.faults:
-            place: Scalar | Axis | _Job = self._job
-            if column is not None:
+            place: Scalar | Axis | _After | _Job = self._job
+            if column == "after":
+                place = self._job.after or self._job
+            elif column is not None:
                 place = self._job.axes.get(column) or self._job.fields.get(column) or self._job
             line = place.line_of(swept[column]) if isinstance(place, Axis) and column in swept else place.line
             problems.append(problem(self._file, line, column, reason))
         return ManifestError(problems)
+
+
+def _after(node: Node | None, faults: list[Fault]) -> _After | None:
+    """Take an `after` apart; a list that is empty says that there is none."""
+    if isinstance(node, Scalar):
+        return _After(split_keys(node.text or ""), node.line)
+    if isinstance(node, List):
+        texts = [item.text for item in node.items if isinstance(item, Scalar) and item.text]
+        if len(texts) == len(node.items):
+            return _After(texts, node.line)
+    if node is not None:
+        faults.append(Fault("after", "must be a text of keys with ; between them, or a list of keys"))
+    return None
+
+
+def _filled(template: _Template, values: Sequence[str]) -> str:
+    return "".join(part if isinstance(part, str) else values[part] for part in template)
 
 
 def _given(node: Node) -> Node | None:

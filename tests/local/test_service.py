@@ -9,7 +9,7 @@ import pytest
 
 from m2async.jobs import FileJob, RestartJob, S3Job, ScriptJob, StartBatchJob
 from m2async.local import DEFAULT_APPLICATION_ID
-from m2async.local.definitions import default_definitions
+from m2async.local.definitions import ApplicationDefinition, JobDefinition, Step, default_definitions
 from m2async.local.execution import Execution
 from m2async.local.service import BatchService, ExecutionQuery
 from tests.local.conftest import Clock
@@ -120,6 +120,16 @@ def test_a_restart_runs_the_steps_of_the_execution_before(clock: Clock) -> None:
     second = batch.start(StartBatchJob(DEFAULT_APPLICATION_ID, RestartJob(first, "STEP15")))
     third = batch.start(StartBatchJob(DEFAULT_APPLICATION_ID, RestartJob(second, "STEP15", to_step="STEP15")))
     assert batch.get(DEFAULT_APPLICATION_ID, third)["jobName"] == "INTCALC"
+
+
+def test_a_job_with_so_many_failures_succeeds_afterwards_also_when_it_is_restarted(clock: Clock) -> None:
+    job = JobDefinition("A.jcl", "A", (Step("STEP1"),), seconds=0, return_code=8, failures=2)
+    served = BatchService([ApplicationDefinition("app", "Nightly", jobs=(job,))], [], clock, 1)
+    first, *_ = (start(served, "A", "app") for _ in range(3))
+    served.start(StartBatchJob("app", RestartJob(first, "STEP1")))
+    clock.now += 10
+    ends = [(execution["status"], execution["returnCode"]) for execution in served.everything_started()]
+    assert ends == [("Failed", "8"), ("Failed", "8"), ("Succeeded", "0"), ("Succeeded", "0")]
 
 
 def test_pages_hold_every_execution_once_newest_first(clock: Clock) -> None:

@@ -78,7 +78,7 @@ def test_any_requests_written_as_csv_read_back_equal(manifest: list[ManifestRow]
     ("content", "problem"),
     [
         ("file,fodler\nA,x\n", "m:1: fodler: is no column; did you mean folder?"),
-        ("file,zzz\nA,x\n", "m:1: zzz: is no column; known are key, application_id, script, file"),
+        ("file,zzz\nA,x\n", "m:1: zzz: is no column; known are key, after, application_id, script, file"),
         ("file,PARAM.AA\nA,x\n", "m:1: PARAM.AA: is no column; write a parameter's column as param.NAME"),
         ("file;key\nA;x\n", "m:1: file;key: is no column: separate columns with commas"),
         ("file,file\nA,x\n", "m:1: file: is given twice"),
