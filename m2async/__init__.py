@@ -44,11 +44,14 @@ if TYPE_CHECKING:
         Application,
         BatchJobDefinition,
         BatchJobExecution,
+        ExecutionsPage,
         JobStep,
         StartBatchJobResponse,
     )
+    from m2async.results import Judgement, Result
     from m2async.retry import RetryPolicy
     from m2async.submitter import Submitter
+    from m2async.tracker import Change, Tracker
 
 _MODULE_OF_NAME = {
     name: module
@@ -67,9 +70,11 @@ _MODULE_OF_NAME = {
         "manifest": "ManifestRow read_manifest",
         "outcomes": "Outcome Rejected Started Unknown",
         "pacing": "Pacer TokenBucket",
-        "responses": "Application BatchJobDefinition BatchJobExecution JobStep StartBatchJobResponse",
+        "responses": "Application BatchJobDefinition BatchJobExecution ExecutionsPage JobStep StartBatchJobResponse",
+        "results": "Judgement Result",
         "retry": "RetryPolicy",
         "submitter": "Submitter",
+        "tracker": "Change Tracker",
     }.items()
     for name in names.split()
 }
@@ -83,16 +88,19 @@ __all__ = [
     "BatchJobExecution",
     "CallCancelledError",
     "CallError",
+    "Change",
     "ConfigurationError",
     "ConflictException",
     "ConnectionLostError",
     "CredentialsError",
+    "ExecutionsPage",
     "ExpiredTokenException",
     "FileJob",
     "InternalServerException",
     "InvalidRequestError",
     "Job",
     "JobStep",
+    "Judgement",
     "Ledger",
     "LedgerError",
     "LocalEndpoint",
@@ -108,6 +116,7 @@ __all__ = [
     "Rejected",
     "ResourceNotFoundException",
     "RestartJob",
+    "Result",
     "RetryPolicy",
     "S3Job",
     "ScriptJob",
@@ -118,6 +127,7 @@ __all__ = [
     "Submitter",
     "ThrottlingException",
     "TokenBucket",
+    "Tracker",
     "Unknown",
     "UnreadableAnswerError",
     "ValidationException",

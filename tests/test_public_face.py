@@ -13,6 +13,7 @@ DESIGNED = [
     "RestartJob",
     "M2Client",
     "Submitter",
+    "Tracker",
     "TokenBucket",
     "LocalEndpoint",
     "Outcome",

@@ -23,9 +23,22 @@ LedgerUrl = Annotated[
     str | None, typer.Option("--ledger", metavar="URL", help="Ledger, a file; by default one in your state folder.")
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run: see m2async runs.")]
-Rate = Annotated[float | None, typer.Option("--rate", metavar="R", help="Calls a second at most; by default no limit.")]
+Rate = Annotated[
+    float | None,
+    typer.Option("--rate", metavar="R", help="Calls a second at most; by default the quota is looked for."),
+]
 Burst = Annotated[
     float | None, typer.Option("--burst", metavar="B", help="Calls that may go out at once; with --rate. [1]")
+]
+Adaptive = Annotated[
+    bool,
+    typer.Option("--adaptive", metavar="", help="Find the quota and keep just below it; so without --rate."),
+]
+ApplicationRate = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--application-rate", metavar="APP=R[,B]", help="Rate and burst of one application besides. Repeatable."
+    ),
 ]
 Concurrency = Annotated[
     int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="Calls under way at once, at most.")
@@ -40,8 +53,27 @@ Settle = Annotated[
 Exact = Annotated[
     bool, typer.Option("--exact", metavar="", help="One unanswered start per job name: no doubt, but slower.")
 ]
+Hold = Annotated[
+    float,
+    typer.Option("--hold", metavar="S", min=0, help="Seconds that jobs wait for an application that does not run."),
+]
 JobOutput = Annotated[
     Literal["table", "jsonl"], typer.Option("--output", help="How to print each job's outcome on stdout.")
+]
+MaxRunning = Annotated[
+    int | None,
+    typer.Option("--max-running", metavar="N", min=1, help="Executions in progress at once in each application."),
+]
+MaxRc = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--max-rc",
+        metavar="[KEY=]N",
+        help="Greatest return code of a success, for the run or for one row; kept in the ledger. Repeatable.",
+    ),
+]
+Wait = Annotated[
+    bool, typer.Option("--wait", metavar="", help="Follow the jobs to their ends, and print what each came to.")
 ]
 LogFile = Annotated[
     str | None, typer.Option("--log-file", metavar="F", help="Append one JSON line an event to this file.")
@@ -68,7 +100,12 @@ def submit(
     ] = None,
     rate: Rate = None,
     burst: Burst = None,
+    adaptive: Adaptive = False,
+    application_rate: ApplicationRate = None,
     concurrency: Concurrency = 64,
+    max_running: MaxRunning = None,
+    wait: Wait = False,
+    max_rc: MaxRc = None,
     ledger: LedgerUrl = None,
     run_name: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="Run in the ledger; by default the manifest's.")
@@ -76,6 +113,10 @@ def submit(
     on_unknown: OnUnknown = "adopt",
     settle: Settle = 5.0,
     exact: Exact = False,
+    hold: Hold = 60.0,
+    no_preflight: Annotated[
+        bool, typer.Option("--no-preflight", metavar="", help="Do not look first whether applications and jobs exist.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", metavar="", help="Print what would be sent, and send nothing.")
     ] = False,
@@ -101,19 +142,50 @@ def submit(
     from m2async.cli.manifests import parse_params
     from m2async.cli.output import BAD_INPUT, fail
     from m2async.cli.service import Rehearsal, Service
-    from m2async.cli.submit import Pace, Show, What
+    from m2async.cli.submit import Awaited, Pace, Show, What, parse_rates
     from m2async.cli.submit import submit as run
+    from m2async.cli.track import parse_rules
 
     if not local and (local_rate is not None or local_burst is not None):
         fail("--local-rate and --local-burst are the quota of --local, which is not given", BAD_INPUT)
     run(
-        What(manifest, application, parse_params(param or [])),
-        Pace(rate, burst, concurrency, on_unknown, settle, exact),
+        What(manifest, application, parse_params(param or []), not no_preflight),
+        Pace(rate, burst, adaptive, parse_rates(application_rate or []), concurrency, on_unknown, settle, exact, hold),
         Service(endpoint_url, region, profile, timeout),
         Rehearsal(local_rate, local_burst) if local else None,
         Book(ledger, run_name),
         Show(output, log_file, quiet, dry_run),
+        max_running,
+        Awaited(parse_rules(max_rc or []), ends=wait),
     )
+
+
+@app.command(
+    help="Check a manifest, and whether the applications run and define the jobs that it names; start nothing.\n\n"
+    "What the service does not list cannot be checked: jobs in S3 buckets, restarts, and scripts of an application "
+    "that lists none. Exit code: 0 nothing wrong was found; 2 something is wrong; 3 no credentials.",
+    epilog="Example: m2async check nightly.csv -a ab2cdefghijklmnopqrstuvwxy",
+)
+def check(
+    manifest: Annotated[str, typer.Argument(help="CSV, JSONL or YAML file of jobs; - for standard input.")],
+    application: Annotated[
+        str | None, typer.Option("-a", "--application", metavar="APP", help="Application of rows that name none.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="K=V", help="Job parameter for every row, over the row's own. Repeatable."),
+    ] = None,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: Profile = None,
+    timeout: Timeout = 60.0,
+) -> None:
+    """Check a manifest, and what it names."""
+    from m2async.cli.check import check as command
+    from m2async.cli.manifests import parse_params
+    from m2async.cli.service import Service
+
+    command(manifest, application, parse_params(param or []), Service(endpoint_url, region, profile, timeout))
 
 
 @app.command(epilog="Example: m2async resume nightly-1a2b3c4d --rate 20")
@@ -121,11 +193,17 @@ def resume(
     run_name: RunName,
     rate: Rate = None,
     burst: Burst = None,
+    adaptive: Adaptive = False,
+    application_rate: ApplicationRate = None,
     concurrency: Concurrency = 64,
+    max_running: MaxRunning = None,
+    wait: Wait = False,
+    max_rc: MaxRc = None,
     ledger: LedgerUrl = None,
     on_unknown: OnUnknown = "adopt",
     settle: Settle = 5.0,
     exact: Exact = False,
+    hold: Hold = 60.0,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     profile: Profile = None,
@@ -137,16 +215,32 @@ def resume(
     """Go on with a run from the ledger: start what was not started, and nothing twice."""
     from m2async.cli.ledgers import Book
     from m2async.cli.service import Service
-    from m2async.cli.submit import Pace, Show
+    from m2async.cli.submit import Awaited, Pace, Show, parse_rates
     from m2async.cli.submit import resume as run
+    from m2async.cli.track import parse_rules
 
     run(
         run_name,
-        Pace(rate, burst, concurrency, on_unknown, settle, exact),
+        Pace(rate, burst, adaptive, parse_rates(application_rate or []), concurrency, on_unknown, settle, exact, hold),
         Service(endpoint_url, region, profile, timeout),
         Book(ledger, run_name),
         Show(output, log_file, quiet, dry_run=False),
+        max_running,
+        Awaited(parse_rules(max_rc or []), ends=wait),
     )
+
+
+@app.command(epilog="Example: m2async rate nightly-1a2b3c4d 80")
+def rate(
+    run_name: RunName,
+    rate: Annotated[float, typer.Argument(metavar="R", help="Calls a second at most.")],
+    burst: Annotated[float, typer.Option("--burst", metavar="B", help="Calls that may go out at once.")] = 1.0,
+    ledger: LedgerUrl = None,
+) -> None:
+    """Set the rate of a run in progress, from another terminal."""
+    from m2async.cli.rate import rate as command
+
+    command(ledger, run_name, rate, burst)
 
 
 @app.command(epilog="Example: m2async runs --output json")
@@ -163,6 +257,121 @@ def status(run_name: RunName, ledger: LedgerUrl = None, output: Listing = "table
     from m2async.cli import ledgers
 
     ledgers.status(ledger, run_name, output)
+
+
+@app.command(
+    help="Follow the executions of a run until all have ended, and print what each came to.\n\n"
+    "It may be started at any time, from any terminal, also while the run is being submitted, and as often as you "
+    "like. Exit code: 0 every job of the run succeeded; 1 some failed, are unknown or were not started; 2 bad input; "
+    "3 stopped early; 130 or 143 after SIGINT or SIGTERM.",
+    epilog="Example: m2async track nightly-1a2b3c4d --max-rc 4",
+)
+def track(
+    run_name: RunName,
+    max_rc: MaxRc = None,
+    ledger: LedgerUrl = None,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: Profile = None,
+    timeout: Timeout = 60.0,
+    output: JobOutput = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Follow a run to its end."""
+    from m2async.cli.service import Service
+    from m2async.cli.track import parse_rules
+    from m2async.cli.track import track as command
+
+    service = Service(endpoint_url, region, profile, timeout)
+    command(run_name, service, ledger, parse_rules(max_rc or []), output, quiet=quiet)
+
+
+@app.command(
+    help="Cancel the executions of a run that have not ended: all, or those of a key or a status.\n\n"
+    "It does not ask. Exit code: 0 each was cancelled or had ended; 1 some could not be; 3 stopped early.",
+    epilog="Example: m2async cancel nightly-1a2b3c4d --status Holding",
+)
+def cancel(
+    run_name: RunName,
+    key: Annotated[list[str] | None, typer.Option("--key", metavar="K", help="Only this row. Repeatable.")] = None,
+    status: Annotated[
+        list[str] | None, typer.Option("--status", metavar="S", help="Only executions of this status. Repeatable.")
+    ] = None,
+    rate: Annotated[float, typer.Option("--rate", metavar="R", help="Calls a second at most.")] = 5.0,
+    ledger: LedgerUrl = None,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: Profile = None,
+    timeout: Timeout = 60.0,
+    output: Listing = "table",
+) -> None:
+    """Cancel executions of a run."""
+    from m2async.cli.executions import Selection
+    from m2async.cli.executions import cancel as command
+    from m2async.cli.service import Service
+
+    service = Service(endpoint_url, region, profile, timeout)
+    command(run_name, Selection(key or (), status or ()), service, ledger, rate, output)
+
+
+@app.command(
+    help="Restart the failed executions of a run, each from the step where it failed, and go on with the run.\n\n"
+    "What failed is what m2async track says so of. A restart is a new attempt of the same row; rows that were not "
+    "started are started, as m2async resume does.",
+    epilog="Example: m2async restart nightly-1a2b3c4d --failed --from-step STEP15 --wait",
+)
+def restart(
+    run_name: RunName,
+    failed: Annotated[bool, typer.Option("--failed", metavar="", help="Those that failed; has to be given.")] = False,
+    key: Annotated[list[str] | None, typer.Option("--key", metavar="K", help="Only this row. Repeatable.")] = None,
+    from_step: Annotated[
+        str | None,
+        typer.Option("--from-step", metavar="S", help="STEP or STEP.PROCSTEP; by default the first that failed."),
+    ] = None,
+    rate: Annotated[float, typer.Option("--rate", metavar="R", help="Calls a second at most.")] = 5.0,
+    wait: Wait = False,
+    ledger: LedgerUrl = None,
+    settle: Settle = 5.0,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: Profile = None,
+    timeout: Timeout = 60.0,
+    output: JobOutput = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Restart the failed executions of a run."""
+    from m2async.cli.executions import restart as command
+    from m2async.cli.ledgers import Book
+    from m2async.cli.output import BAD_INPUT, fail
+    from m2async.cli.service import Service
+    from m2async.cli.submit import Awaited, Pace, Show
+    from m2async.cli.submit import resume as go_on
+
+    if not failed:
+        fail("give --failed: only executions that failed are restarted", BAD_INPUT)
+    service = Service(endpoint_url, region, profile, timeout)
+    command(run_name, key or (), from_step, service, ledger, rate)
+    pace = Pace(rate, 1.0, False, {}, 64, "adopt", settle, False, 60.0)
+    show = Show(output, None, quiet, dry_run=False)
+    go_on(run_name, pace, service, Book(ledger, run_name), show, None, Awaited(ends=wait))
+
+
+@app.command(epilog="Example: m2async logs nightly-1a2b3c4d --key POSTTRAN/20261123")
+def logs(
+    run_name: RunName,
+    key: Annotated[str, typer.Option("--key", metavar="K", help="The row's key.")],
+    ledger: LedgerUrl = None,
+    endpoint_url: Annotated[
+        str | None, typer.Option("--endpoint-url", help="URL of CloudWatch Logs, if another than AWS's.")
+    ] = None,
+    region: Region = None,
+    profile: Profile = None,
+) -> None:
+    """Print what a job's execution wrote to CloudWatch Logs."""
+    from m2async.cli.logs import logs as command
+    from m2async.cli.service import Service
+
+    command(ledger, run_name, key, Service(endpoint_url, region, profile, 60.0))
 
 
 @app.command(epilog="Example: m2async export nightly-1a2b3c4d --format csv")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -14,6 +14,7 @@ from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_json, emit_list, f
 from m2async.cli.running import Signals, run
 from m2async.ledger import (
     ExecutionClaimedError,
+    ExecutionCount,
     IllegalTransitionError,
     Ledger,
     LedgerAddressError,
@@ -22,9 +23,12 @@ from m2async.ledger import (
     RowNotFoundError,
     RowState,
     RunNotFoundError,
+    RunView,
+    TrackedExecution,
     open_ledger,
 )
 from m2async.recording import outcome_of
+from m2async.results import Result
 
 T = TypeVar("T")
 _FIELDS = (
@@ -37,7 +41,10 @@ _FIELDS = (
     "adopted",
     "error_code",
     "error_message",
+    "status",
+    "return_code",
 )
+_RESULTS = {Result.SUCCESS: "succeeded", Result.FAILURE: "failed"}
 
 
 class Book(NamedTuple):
@@ -62,25 +69,48 @@ def runs(url: str | None, form: Form) -> None:
 
     async def read(ledger: Ledger) -> list[dict[str, Any]]:
         return [
-            {"run": summary.info.name, **{state.label: summary.counts[state] for state in RowState}}
+            {
+                "run": summary.info.name,
+                **{state.label: summary.counts[state] for state in RowState},
+                **results_of(await (await ledger.run(summary.info.name)).execution_counts()),
+            }
             for summary in await ledger.runs()
         ]
 
-    emit_list(_with_ledger(url, read), ("run", *(state.label for state in RowState)), form)
+    emit_list(with_ledger(url, read), ("run", *(state.label for state in RowState), *_RESULTS.values()), form)
 
 
 def status(url: str | None, run_name: str, form: Form) -> None:
-    """Show how far a run is, and every row that is rejected or unknown."""
+    """Show how far a run is, what its executions came to, and every row that is rejected, unknown or failed."""
 
-    async def read(ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    async def read(ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
         view = await ledger.run(run_name)
-        counts = await view.counts()
+        counts, executions = await view.counts(), await view.execution_counts()
         troubles = [line(row) async for row in view.rows(RowState.INTENT, RowState.UNKNOWN, RowState.REJECTED)]
-        return {"run": run_name, **{state.label: counts[state] for state in RowState}}, troubles
+        ends = [
+            {
+                "status": alike.status,
+                "return_code": alike.return_code,
+                "result": alike.judgement.result.value,
+                "jobs": alike.rows,
+            }
+            for alike in executions
+        ]
+        if any(alike.judgement.result is Result.FAILURE for alike in executions):
+            troubles += [
+                _failure_line(execution)
+                async for execution in view.all_executions()
+                if execution.judgement.result is Result.FAILURE
+            ]
+        summary = {"run": run_name, **{state.label: counts[state] for state in RowState}, **results_of(executions)}
+        return summary, ends, troubles
 
-    summary, troubles = _with_ledger(url, read)
+    summary, ends, troubles = with_ledger(url, read)
     if form == "table":
         emit_list([summary], tuple(summary), form)
+        if any(end["status"] for end in ends):
+            emit("")
+            emit_list(ends, ("status", "return_code", "result", "jobs"), form)
         if troubles:
             emit("")
             shown = [
@@ -93,7 +123,7 @@ def status(url: str | None, run_name: str, form: Form) -> None:
             ]
             emit_list(shown, ("key", "job", "state", "attempts", "error", "candidates"), form)
     else:
-        emit_list([{**summary, "rows": troubles}], tuple(summary), form)
+        emit_list([{**summary, "executions": ends, "rows": troubles}], tuple(summary), form)
 
 
 def export(url: str | None, run_name: str, form: Literal["csv", "jsonl"]) -> None:
@@ -103,8 +133,12 @@ def export(url: str | None, run_name: str, form: Literal["csv", "jsonl"]) -> Non
         view = await ledger.run(run_name)
         if form == "csv":
             emit(_csv_line(_FIELDS))
-        async for row in view.rows():
+        async for row, execution in _with_executions(view):
             fields = line(row)
+            fields |= {
+                "status": None if execution is None else execution.status,
+                "return_code": None if execution is None else execution.return_code,
+            }
             if form == "jsonl":
                 del fields["candidates"]
                 emit_json(fields)
@@ -113,7 +147,7 @@ def export(url: str | None, run_name: str, form: Literal["csv", "jsonl"]) -> Non
                 fields |= {"error_code": error.get("code"), "error_message": error.get("message")}
                 emit(_csv_line(["" if fields[name] is None else fields[name] for name in _FIELDS]))
 
-    _with_ledger(url, write)
+    with_ledger(url, write)
 
 
 def resolve(url: str | None, run_name: str, key: str, started: str | None, *, not_started: bool) -> None:
@@ -131,8 +165,42 @@ def resolve(url: str | None, run_name: str, key: str, started: str | None, *, no
                 await opened.not_started(row.number, row.attempts, "an operator's word")
             return await opened.row(key)
 
-    row = _with_ledger(url, write)
+    row = with_ledger(url, write)
     say(f"{key} is {row.state.label}" + (f" as {row.execution_id}" if row.execution_id else ""))
+
+
+async def _with_executions(view: RunView) -> AsyncGenerator[tuple[LedgerRow, TrackedExecution | None], None]:
+    """Give each row with what is known of its execution, page by page."""
+    after = 0
+    while rows := await view.page(after=after):
+        found = {each.number: each for each in await view.executions(rows[0].number, rows[-1].number)}
+        for row in rows:
+            yield row, found.get(row.number)
+        after = rows[-1].number
+
+
+def results_of(executions: Iterable[ExecutionCount]) -> dict[str, int]:
+    """How many of a run's jobs succeeded, and how many failed."""
+    results = dict.fromkeys(_RESULTS.values(), 0)
+    for alike in executions:
+        if alike.judgement.result in _RESULTS:
+            results[_RESULTS[alike.judgement.result]] += alike.rows
+    return results
+
+
+def _failure_line(execution: TrackedExecution) -> dict[str, Any]:
+    """A failed execution as a row of `status`."""
+    return {
+        "key": execution.key,
+        "application_id": execution.application_id,
+        "job": execution.job.name,
+        "state": "failed",
+        "execution_id": execution.execution_id,
+        "attempts": execution.attempts,
+        "adopted": execution.adopted,
+        "error": {"code": execution.status or "Gone", "message": execution.judgement.reason},
+        "candidates": [],
+    }
 
 
 def line(row: LedgerRow) -> dict[str, Any]:
@@ -151,7 +219,9 @@ def some(candidates: Sequence[str]) -> str:
     return "" if more < 0 else candidates[0] + (f" and {more:,} more" if more else "")
 
 
-def _with_ledger(url: str | None, use: Callable[[Ledger], Awaitable[T]]) -> T:
+def with_ledger(url: str | None, use: Callable[[Ledger], Awaitable[T]]) -> T:
+    """Open the ledger for a question or a word; ends the command where it cannot be had."""
+
     async def using(_: Signals) -> T:
         async with open_ledger(url or default_ledger()) as ledger:
             return await use(ledger)

@@ -27,7 +27,7 @@ class Log(NamedTuple):
 
 @contextlib.contextmanager
 def open_log(path: str) -> Iterator[Log]:
-    """Append events to a file, those of one turn of the event loop together; ends the command if it cannot be opened."""
+    """Append events to a file, at the end of each turn of the event loop; ends the command if it cannot be opened."""
     try:
         file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - closed below
     except OSError as exc:
@@ -50,7 +50,7 @@ def _line(logger: WrappedLogger, level: str, event: EventDict) -> bytes:
 
 
 class _Lines:
-    """Writes lines, at the end of the loop's turn; when that fails (the disk is full), says so once, and the jobs go on."""
+    """Writes the lines of a turn of the loop; when that fails (the disk is full), says so once, and the jobs go on."""
 
     def __init__(self, file: BinaryIO, path: str) -> None:
         self._file = file

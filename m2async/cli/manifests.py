@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
@@ -15,8 +15,9 @@ import typer
 from rich.console import Console
 
 from m2async.cli.output import BAD_INPUT, fail, say
-from m2async.errors import InvalidRequestError, ManifestError
-from m2async.manifest import ManifestRow, ManifestSummary, check_manifest, read_manifest
+from m2async.errors import InvalidRequestError, ManifestError, ManifestProblem
+from m2async.manifest import ManifestRow, ManifestSummary, check_manifest, find_lines, read_manifest
+from m2async.preflight import Finding
 
 T = TypeVar("T")
 _MOST_PROBLEMS = 50
@@ -89,9 +90,16 @@ class Manifest:
             show_problems(exc)
             raise typer.Exit(BAD_INPUT) from None
 
-    def rows(self) -> Iterator[ManifestRow]:
+    def rows(self, after: MutableMapping[str, Sequence[str]]) -> Iterator[ManifestRow]:
         """Read it row by row, up to the first problem; keys that come twice are left to the ledger to find."""
-        return self._with_settings(read_manifest, unique_keys=False)
+        return self._with_settings(read_manifest, unique_keys=False, after=after)
+
+    def error(self, findings: Sequence[Finding]) -> ManifestError:
+        """Say where the rows stand that something was found wrong with."""
+        lines = self._with_settings(find_lines, keys={finding.key for finding in findings})
+        file = self._settings.get("name") or ("<stdin>" if self._path == "-" else self._path)
+        found = [ManifestProblem(file, lines.get(key), column, reason) for key, column, reason in findings]
+        return ManifestError(sorted(found, key=lambda problem: problem.line or 0))
 
     def refuse(self, problem: Exception) -> NoReturn:
         """End the command over a problem that was met in reading it: show all that there are."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 from m2async.cli.output import emit, emit_json, say, table_line
-from m2async.errors import M2AsyncError
+from m2async.errors import HeldError, M2AsyncError
 from m2async.jobs import StartBatchJob
+from m2async.ledger import LedgerRow
 from m2async.outcomes import Outcome, Rejected, Started, Unknown
 
 _EXECUTION_ID_WIDTH = 26
@@ -33,13 +35,15 @@ class OutcomeLines:
             key, job = min(key, _KEY_WIDTH), min(job, _JOB_WIDTH)
         self._widths = (key, job, 8)
 
-    def request(self, key: str, request: StartBatchJob) -> None:
-        """Print what would be sent for a job."""
+    def request(self, key: str, request: StartBatchJob, after: Sequence[str]) -> None:
+        """Print what would be sent for a job, and the keys of the jobs that it comes after."""
         if self._json:
             named = {"key": key, "application_id": request.application_id, "job": request.job.name}
-            emit_json({**named, "request": request.to_api()})
+            order = {"after": after} if after else {}
+            emit_json({**named, **order, "request": request.to_api()})
         else:
-            emit(f"{table_line([key], self._widths[:1])}  POST {request.path}  {request.body().decode()}")
+            line = f"{table_line([key], self._widths[:1])}  POST {request.path}  {request.body().decode()}"
+            emit(f"{line}  after {'; '.join(after)}" if after else line)
 
     def outcome(self, outcome: Outcome, *, before: bool = False) -> None:
         """Print how a job ended, now or in an earlier process."""
@@ -60,6 +64,10 @@ class OutcomeLines:
             self.outcome(Rejected(key=key, request=request, attempts=0, error=cause))
         else:
             self.counts["skipped"] += 1
+
+    def held(self, row: LedgerRow, reason: str) -> None:
+        """Print that a job was not started, and on account of which other."""
+        self.outcome(Rejected(key=row.key, request=row.request, attempts=0, error=HeldError(reason)))
 
     def summary(self, seconds: float) -> None:
         """Say how the run went."""

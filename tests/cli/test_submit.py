@@ -206,7 +206,7 @@ async def test_control_characters_of_a_manifest_do_not_reach_the_terminal(tmp_pa
 async def test_a_rejected_job_is_exit_code_1_and_the_rest_go_on(tmp_path: Path, endpoint: LocalEndpoint) -> None:
     path = tmp_path / "jobs.csv"
     path.write_text(f"key,application_id,file\ngood,{APPLICATION},POSTTRAN.jcl\nbad,{APPLICATION},NOSUCH.jcl\n")
-    ended = await m2async("submit", path, "--output", "jsonl", url=endpoint.url)
+    ended = await m2async("submit", path, "--no-preflight", "--output", "jsonl", url=endpoint.url)
     assert ended.code == 1
     by_key = {line["key"]: line for line in ended.lines}
     assert by_key["good"]["state"] == "started"
@@ -218,14 +218,14 @@ async def test_a_rejected_job_is_exit_code_1_and_the_rest_go_on(tmp_path: Path, 
 
 async def test_a_job_that_may_have_started_is_exit_code_1_and_says_what_to_do(tmp_path: Path) -> None:
     async with scripted(error(500, "InternalServerException"), started()) as server:
-        options = ["--concurrency", "1", "--on-unknown", "hold"]
+        options = ["--no-preflight", "--concurrency", "1", "--on-unknown", "hold"]
         ended = await m2async("submit", manifest(tmp_path), *options, url=server.url)
         assert ended.code == 1
         assert len(server.requests) == 3
     assert re.search(r"row-0 +POSTTRAN +unknown +InternalServerException: InternalServerException said", ended.out)
     assert "look for its execution before you start it again" in ended.err
     async with scripted(error(500, "InternalServerException"), started()) as server:
-        options = ["--on-unknown", "resend", "--run", "another"]
+        options = ["--no-preflight", "--on-unknown", "resend", "--run", "another"]
         ended = await m2async("submit", manifest(tmp_path), *options, url=server.url)
         assert ended.code == 0
         assert len(server.requests) == 4
@@ -234,7 +234,7 @@ async def test_a_job_that_may_have_started_is_exit_code_1_and_says_what_to_do(tm
 
 async def test_denied_access_is_exit_code_3_and_every_row_has_its_line(tmp_path: Path) -> None:
     async with scripted(error(403, "AccessDeniedException")) as server:
-        options = ["--concurrency", "4", "--output", "jsonl"]
+        options = ["--no-preflight", "--concurrency", "4", "--output", "jsonl"]
         ended = await m2async("submit", manifest(tmp_path, 2_000), *options, url=server.url)
         assert len(server.requests) <= 4
     assert ended.code == 3
@@ -258,7 +258,9 @@ async def test_an_application_that_does_not_exist_is_exit_code_3_while_others_go
     path = tmp_path / "jobs.csv"
     rows = [f"{name}-{n},{name},X" for n in range(50) for name in ("nosuch", APPLICATION)]
     path.write_text("\n".join(["key,application_id,script", *rows]))
-    ended = await m2async("submit", path, "--concurrency", "1", "--output", "jsonl", url=endpoint.url)
+    ended = await m2async(
+        "submit", path, "--no-preflight", "--concurrency", "1", "--hold", "0", "--output", "jsonl", url=endpoint.url
+    )
     assert ended.code == 3
     states = Counter((line["application_id"], line["state"]) for line in ended.lines)
     assert states == {(APPLICATION, "started"): 50, ("nosuch", "rejected"): 1, ("nosuch", "skipped"): 49}
@@ -393,7 +395,17 @@ async def test_a_signal_stops_the_intake_and_awaits_the_calls_under_way(
 ) -> None:
     async with LocalEndpoint(faults={"latency": 1.0}, seed=1) as endpoint:  # every answer takes 0.1 to 1 s
         process = await anyio.open_process(
-            [COMMAND, "submit", str(manifest(tmp_path, 500)), "--output", "jsonl", "--concurrency", "8"],
+            [
+                COMMAND,
+                "submit",
+                str(manifest(tmp_path, 500)),
+                "--output",
+                "jsonl",
+                "--concurrency",
+                "8",
+                "--rate",
+                "1e6",
+            ],
             env=settings(endpoint.url),
             stdin=subprocess.DEVNULL,
         )
@@ -419,7 +431,9 @@ async def test_a_signal_stops_the_intake_and_awaits_the_calls_under_way(
 async def test_a_second_signal_leaves_at_once(tmp_path: Path) -> None:
     async with scripted(hang) as server:
         process = await anyio.open_process(
-            [COMMAND, "submit", str(manifest(tmp_path))], env=settings(server.url), stdin=subprocess.DEVNULL
+            [COMMAND, "submit", str(manifest(tmp_path)), "--no-preflight"],
+            env=settings(server.url),
+            stdin=subprocess.DEVNULL,
         )
         async with process:
             await server.arrived.wait()

@@ -1,0 +1,51 @@
+"""`m2async check`: a manifest, and whether the applications run and define the jobs that it names."""
+
+from __future__ import annotations
+
+import contextlib
+
+import typer
+
+from m2async.cli.manifests import Manifest, show_problems
+from m2async.cli.output import BAD_INPUT, STOPPED, fail, say
+from m2async.cli.running import Signals, run
+from m2async.cli.service import Service
+from m2async.errors import ConfigurationError, CredentialsError
+from m2async.manifest import ManifestSummary
+from m2async.preflight import Report, Wanted, preflight
+
+
+def check(path: str, application: str | None, params: dict[str, str], service: Service) -> None:
+    """Check everything that can be checked without starting a job; exits with 2 if anything is wrong."""
+    with contextlib.ExitStack() as stack:
+        manifest = Manifest(stack, path, application, params)
+        summary = manifest.check()
+        wanted = Wanted()
+        for _ in wanted.watch(manifest.rows({})):
+            pass
+        report = _look_up(service, wanted)
+        for line in (*report.warnings, *report.notes):
+            say(f"m2async: {line}")
+        if report.findings:
+            show_problems(manifest.error(report.findings))
+            raise typer.Exit(BAD_INPUT)
+    say(_all_is_well(summary))
+
+
+def _look_up(service: Service, wanted: Wanted) -> Report:
+    async def look(_: Signals) -> Report:
+        async with service.client() as client:
+            return await preflight(client, wanted)
+
+    try:
+        return run(look)
+    except ConfigurationError as exc:
+        fail(str(exc), BAD_INPUT)
+    except CredentialsError as exc:
+        fail(f"no credentials: {exc}", STOPPED)
+
+
+def _all_is_well(summary: ManifestSummary) -> str:
+    jobs = f"{summary.rows:,} job{'s' if summary.rows > 1 else ''}"
+    applications = len(summary.applications)
+    return f"{jobs} of {applications:,} application{'s' if applications > 1 else ''}: nothing wrong was found"

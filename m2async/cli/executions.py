@@ -1,0 +1,184 @@
+"""`m2async cancel` and `m2async restart`: what an operator does to executions of a run, one call after another."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import typer
+
+from m2async.cli.ledgers import default_ledger
+from m2async.cli.listings import Form
+from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
+from m2async.cli.running import Signals, run
+from m2async.cli.service import Service
+from m2async.cli.track import explained, say_trouble
+from m2async.client import M2Client
+from m2async.errors import (
+    AccessDeniedException,
+    AuthenticationException,
+    CallError,
+    ConfigurationError,
+    ConflictException,
+    CredentialsError,
+    M2AsyncError,
+    M2ServiceException,
+)
+from m2async.ledger import (
+    IllegalTransitionError,
+    Ledger,
+    LedgerAddressError,
+    RowNotFoundError,
+    RowState,
+    Run,
+    RunNotFoundError,
+    RunView,
+    TrackedExecution,
+    open_ledger,
+)
+from m2async.pacing import Pacer, TokenBucket
+from m2async.restart import NoRestartPointError, restart_job
+from m2async.results import Result
+from m2async.retry import RetryPolicy, repeated
+from m2async.tracker import Tracker
+
+T = TypeVar("T")
+_OF_ALL = (AccessDeniedException, AuthenticationException, CredentialsError, ConfigurationError)
+"""What every further call would meet as well."""
+
+
+class Selection(NamedTuple):
+    """Which executions of a run: those of these keys and statuses, all where none is named."""
+
+    keys: Collection[str] = ()
+    statuses: Collection[str] = ()
+
+    async def of(self, view: RunView) -> list[TrackedExecution]:
+        """Give them, in the order of the run; raises RowNotFoundError."""
+        for key in self.keys:
+            await view.row(key)
+        return [
+            execution
+            async for execution in view.all_executions()
+            if (not self.keys or execution.key in self.keys)
+            and (not self.statuses or execution.status in self.statuses)
+        ]
+
+
+class _Calls:
+    """Calls one after another, at a pace; each is made again where it fails in passing."""
+
+    def __init__(self, rate: float) -> None:
+        self._pacer = Pacer(TokenBucket(rate, 1.0))
+
+    async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
+        async def paced() -> T:
+            await self._pacer.acquire()
+            return await call()
+
+        return await repeated(paced, RetryPolicy(patience=60.0), reached=lambda: True, before_wait=say_trouble)
+
+
+def cancel(run_name: str, selection: Selection, service: Service, url: str | None, rate: float, form: Form) -> None:
+    """Cancel what has not ended of the selection, and list what came of each."""
+    _check_rate(rate)
+
+    async def work(ledger: Ledger, client: M2Client) -> list[dict[str, Any]]:
+        view = await ledger.run(run_name)
+        async with Tracker(client, ledger, view, troubled=say_trouble) as tracker:
+            await tracker.refresh()
+        chosen = await selection.of(view)
+        still_open = sum(not execution.ended for execution in chosen)
+        say(f"cancelling {still_open:,} executions of run {run_name}; {len(chosen) - still_open:,} have ended")
+        counts = await view.counts()
+        if counts[RowState.UNKNOWN] + counts[RowState.INTENT]:
+            say(f"{counts[RowState.UNKNOWN] + counts[RowState.INTENT]:,} jobs may be running and have no execution id")
+        calls = _Calls(rate)
+        return [await _cancel(client, calls, view, execution) for execution in chosen]
+
+    lines = _with_service(url, service, work)
+    emit_list(lines, ("key", "execution_id", "outcome", "reason"), form)
+    raise typer.Exit(1 if any(line["outcome"] == "not cancelled" for line in lines) else 0)
+
+
+async def _cancel(client: M2Client, calls: _Calls, view: RunView, execution: TrackedExecution) -> dict[str, Any]:
+    application_id, execution_id = execution.application_id, execution.execution_id
+    secret = (await view.row(execution.key)).request.auth_secrets_manager_arn
+    outcome, reason = "cancelling", ""
+    if execution.ended:
+        outcome, reason = "had ended", execution.judgement.reason
+    else:
+        try:
+            await calls(
+                lambda: client.cancel_batch_job_execution(application_id, execution_id, auth_secrets_manager_arn=secret)
+            )
+        except _OF_ALL:
+            raise
+        except CallError as error:
+            outcome, reason = "not cancelled", f"{error.code}: {error.message}"
+            if isinstance(error, ConflictException):
+                now = await calls(lambda: client.get_batch_job_execution(application_id, execution_id))
+                outcome, reason = ("had ended", f"as {now.status}") if now.is_terminal else (outcome, reason)
+    return {"key": execution.key, "execution_id": execution_id, "outcome": outcome, "reason": reason}
+
+
+def restart(
+    run_name: str, keys: Sequence[str], from_step: str | None, service: Service, url: str | None, rate: float
+) -> None:
+    """Let what failed of a run be restarted when the run goes on; ends the command where that is nothing."""
+    _check_rate(rate)
+
+    async def work(ledger: Ledger, client: M2Client) -> int:
+        await ledger.run(run_name)  # a run that does not exist is not made
+        async with await ledger.open_run(run_name) as opened:
+            async with Tracker(client, ledger, opened, troubled=say_trouble) as tracker:
+                await tracker.refresh()
+            chosen = await Selection(keys).of(opened)
+            failed = [execution for execution in chosen if execution.judgement.result is Result.FAILURE]
+            calls = _Calls(rate)
+            return sum([await _restart(client, calls, opened, execution, from_step) for execution in failed])
+
+    if not _with_service(url, service, work):
+        fail("no execution was restarted", 1)
+
+
+async def _restart(
+    client: M2Client, calls: _Calls, opened: Run, execution: TrackedExecution, from_step: str | None
+) -> bool:
+    application_id, execution_id, key = execution.application_id, execution.execution_id, execution.key
+    secret = (await opened.row(key)).request.auth_secrets_manager_arn
+    try:
+        steps = await calls(
+            lambda: client.list_batch_job_restart_points(application_id, execution_id, auth_secrets_manager_arn=secret)
+        )
+        job = restart_job(execution_id, steps, from_step, execution.max_rc)
+        note = f"restart of {execution_id}: {execution.judgement.reason}"
+        await opened.restart(execution.number, execution.attempts, job, note)
+    except (NoRestartPointError, IllegalTransitionError) as error:
+        say(f"m2async: {key} is not restarted: {error.message}")
+        return False
+    except M2ServiceException as error:
+        if isinstance(error, _OF_ALL):
+            raise
+        say(f"m2async: {key} is not restarted: {error}")
+        return False
+    say(f"{key}: {job.name} ({execution.judgement.reason})")
+    return True
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < float("inf"):
+        fail(f"--rate must be above 0, not {rate:g}", BAD_INPUT)
+
+
+def _with_service(url: str | None, service: Service, work: Callable[[Ledger, M2Client], Awaitable[T]]) -> T:
+    async def using(_: Signals) -> T:
+        async with open_ledger(url or default_ledger()) as ledger, service.client() as client:
+            return await work(ledger, client)
+
+    try:
+        return run(using)
+    except (ConfigurationError, LedgerAddressError, RunNotFoundError, RowNotFoundError) as exc:
+        fail(str(exc), BAD_INPUT)
+    except M2AsyncError as exc:
+        fail(explained(exc), STOPPED)

@@ -1,0 +1,76 @@
+"""Tracking a run beside its submission, so that rows start when those before them have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from m2async.cli.output import say
+from m2async.cli.track import EndLines, say_trouble
+from m2async.client import M2Client
+from m2async.dispatch import Dispatch
+from m2async.errors import M2AsyncError
+from m2async.ledger import Ledger, Run
+from m2async.results import Result
+from m2async.tracker import Tracker
+
+
+class Following:
+    """Tells a dispatch how executions end, and the user which end badly; `stop` ends what cannot be followed."""
+
+    def __init__(
+        self,
+        client: M2Client,
+        ledger: Ledger,
+        run: Run,
+        dispatch: Dispatch,
+        *,
+        stop: Callable[[str], None],
+        lines: EndLines | None,
+    ) -> None:
+        self.dispatch = dispatch
+        self.failures = 0
+        self._run = run
+        self._tracker = Tracker(client, ledger, run, more=self._more_are_started, troubled=say_trouble)
+        self._stop = stop
+        self._lines = lines
+        self._submitting = True
+        self._ended = anyio.Event()
+
+    async def run(self) -> None:
+        """Track until no more rows are started and all executions have ended."""
+        try:
+            await self._show_what_ended_before()
+            async with self._tracker:
+                async for change in self._tracker:
+                    if self._lines is not None and change.execution.ended:
+                        self._lines.ended(change.execution)
+                    elif change.judgement.result is Result.FAILURE:
+                        say(f"m2async: {change.key}: {change.judgement.reason}")
+                    self.dispatch.judged(change.key, change.judgement)
+        except M2AsyncError as error:
+            self._stop(f"the executions cannot be followed: {error.code}: {error.message}")
+        finally:
+            self._ended.set()
+
+    async def _show_what_ended_before(self) -> None:
+        if self._lines is not None:
+            async for execution in self._run.all_executions():
+                if execution.ended:
+                    self._lines.ended(execution)
+
+    async def to_the_end(self) -> None:
+        """Take note that no more rows are started; where they come in order, wait for the ends of those that were."""
+        self._submitting = False
+        if self.dispatch.in_order or self._lines is not None:
+            await self._ended.wait()
+            for alike in await self._run.execution_counts():
+                self.failures += alike.rows if alike.judgement.result is not Result.SUCCESS else 0
+
+    def leave(self) -> None:
+        """Wait no longer."""
+        self._ended.set()
+
+    async def _more_are_started(self) -> bool:
+        return self._submitting

@@ -1,0 +1,46 @@
+"""`m2async logs`: print what a job wrote."""
+
+from __future__ import annotations
+
+import typer
+
+from m2async.cli.ledgers import with_ledger
+from m2async.cli.output import BAD_INPUT, STOPPED, emit, fail, say
+from m2async.cli.running import Signals, run
+from m2async.cli.service import Service
+from m2async.ledger import Ledger, TrackedExecution
+from m2async.logs import JobLogs, LogsError
+
+
+def logs(url: str | None, run_name: str, key: str, service: Service) -> None:
+    """Print the log streams of a row's execution; whatever comes of that, the row's result stays what it is."""
+
+    async def find(ledger: Ledger) -> TrackedExecution | None:
+        view = await ledger.run(run_name)
+        row = await view.row(key)
+        found = await view.executions(row.number, row.number)
+        return found[0] if found else None
+
+    execution = with_ledger(url, find)
+    if execution is None:
+        fail(f"{key} was not started, as far as is known: there is no execution whose logs to read", BAD_INPUT)
+    result, reason = execution.judgement
+    say(f"{key}: {result.value}: {reason}")
+
+    async def work(_: Signals) -> int:
+        reader = JobLogs(service.region, profile_name=service.profile, endpoint_url=service.endpoint_url)
+        async with reader:
+            streams = await reader.streams(execution.application_id, execution.execution_id)
+            for stream in streams:
+                emit(f"==> {stream.group} {stream.name} <==")
+                async for message in reader.messages(stream):
+                    emit(message.rstrip("\n"))
+            return len(streams)
+
+    try:
+        count = run(work)
+    except LogsError as exc:
+        fail(f"the logs of {execution.execution_id} cannot be read: {exc}", STOPPED)
+    if not count:
+        say(f"m2async: there are no logs of {execution.execution_id}, or not yet")
+    raise typer.Exit(0 if count else 1)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+
+from m2async import LocalEndpoint
+from tests.cli.terminal import COMMAND, m2async, settings
+from tests.cli.test_submit import executions, manifest
+
+
+async def test_the_rate_of_a_run_in_progress_is_set_from_another_terminal(tmp_path: Path) -> None:
+    ledger, jobs = tmp_path / "ledger.db", manifest(tmp_path, 300)
+    async with LocalEndpoint() as endpoint:
+        command = [COMMAND, "submit", jobs, "--run", "night", "--rate", "2", "--ledger", ledger, "--output", "jsonl"]
+        async with await anyio.open_process(
+            list(map(str, command)), env=settings(endpoint.url), stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            await process.stdout.receive()  # at 2 calls a second the rest would take two minutes
+            told = await m2async("rate", "night", "5000", "--burst", "20", "--ledger", ledger)
+            assert (told.code, told.out) == (0, "")
+            assert told.err == "run night: 5000 calls a second, bursts of 20, from now on\n"
+            with anyio.fail_after(30):
+                err = b"".join([piece async for piece in process.stderr]).decode()
+                assert await process.wait() == 0
+        assert len(await executions(endpoint)) == 300
+    assert err.startswith("m2async: 5000 calls a second, bursts of 20, from now on\n300 of 300 jobs started")
+
+
+async def test_the_next_command_keeps_its_own_pace(tmp_path: Path) -> None:
+    async with LocalEndpoint() as endpoint:
+        told = ("submit", manifest(tmp_path), "--run", "night", "--ledger", tmp_path / "ledger.db")
+        assert (await m2async(*told, url=endpoint.url)).code == 0
+        late = await m2async("rate", "night", "80", "--ledger", tmp_path / "ledger.db")
+    assert late.code == 2
+    assert late.err == ("m2async: run night is not in progress: give --rate to the command that goes on with it\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["rate", "nosuch", "80"], "has no run 'nosuch'"),
+        (["rate", "night", "0"], "rate must be above 0 and finite, not 0"),
+        (["rate", "night", "5", "--burst", "0.5"], "burst must be at least 1 and finite, not 0.5"),
+        (["rate", "night", "fast"], "Input should be a valid number"),
+        (["submit", "jobs.csv", "--adaptive", "--rate", "5"], "--adaptive looks for the rate that --rate gives"),
+        (["submit", "jobs.csv", "--application-rate", "app"], "--application-rate app: must be APP=RATE or"),
+        (["submit", "jobs.csv", "--application-rate", "app=0"], "rate must be above 0"),
+        (["submit", "jobs.csv", "--application-rate", "a b=1"], "white space"),
+    ],
+)
+async def test_a_pace_that_makes_no_sense_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], complaint: str
+) -> None:
+    manifest(tmp_path)
+    (tmp_path / "ledger.db").touch()
+    monkeypatch.chdir(tmp_path)
+    ended = await m2async(*arguments, "--ledger", "ledger.db", url="http://127.0.0.1:9")
+    assert (ended.code, ended.out) == (2, "")
+    assert complaint in " ".join(ended.err.split())
+
+
+async def test_a_quota_that_nobody_knows_is_found_and_told(tmp_path: Path) -> None:
+    async with LocalEndpoint(rate=40, burst=1) as endpoint:
+        ended = await m2async(
+            "submit", manifest(tmp_path, 200), "--ledger", "memory:", "--output", "jsonl", url=endpoint.url
+        )
+        assert len(await executions(endpoint)) == 200
+    assert ended.code == 0
+    [found] = [line for line in ended.err.splitlines() if line.startswith("The service throttled calls")]
+    assert 30 <= float(found.split()[-3]) <= 50
+
+
+async def test_one_application_is_paced_besides_and_others_do_not_wait_for_it(tmp_path: Path) -> None:
+    slow, fast = "slowapplicationaaaaaaaaaaaa", "fastapplicationaaaaaaaaaaaa"
+    jobs = tmp_path / "jobs.csv"
+    rows = [f"{application},POSTTRAN" for _ in range(12) for application in (slow, fast)]
+    jobs.write_text("\n".join(["application_id,script", *rows, ""]))
+    began = time.monotonic()
+    ended = await m2async("submit", jobs, "--local", "--application-rate", f"{slow}=10", "--output", "jsonl")
+    assert time.monotonic() - began >= 11 / 10
+    assert ended.code == 0
+    order = [line["application_id"] for line in ended.lines]
+    assert order[-6:] == [slow] * 6
