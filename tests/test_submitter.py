@@ -28,6 +28,7 @@ from m2async import (
     M2Client,
     NotSentError,
     Outcome,
+    Pacer,
     Rejected,
     RetryPolicy,
     ScriptJob,
@@ -37,6 +38,7 @@ from m2async import (
     SubmissionStoppedError,
     Submitter,
     ThrottlingException,
+    TokenBucket,
     Unknown,
     events,
 )
@@ -767,3 +769,30 @@ async def test_leaving_while_jobs_wait_in_lanes_or_are_looked_for_tells_everybod
                 while not await really_started(endpoint):
                     await asyncio.sleep(0)
     assert Counter(type(entry) for entry in told) == {Unknown: 1, SubmissionStoppedError: 4}
+
+
+async def test_submitters_that_share_a_pacer_get_their_shares_by_weight() -> None:
+    pacer = Pacer(TokenBucket(2_000, 1))
+    heavy, light = FakeClient(lambda n: f"h-{n}"), FakeClient(lambda n: f"l-{n}")
+    async with (
+        Submitter(heavy, pacer=pacer, weight=3.0) as first,
+        Submitter(light, pacer=pacer) as second,
+    ):
+        both = [each.submit_many(request() for _ in range(10_000)) for each in (first, second)]
+        waiting = [asyncio.ensure_future(anext(each)) for each in both]
+        async with asyncio.timeout(20):
+            while len(heavy.calls) + len(light.calls) < 200:
+                await asyncio.sleep(0)
+        for each in waiting:
+            each.cancel()
+    assert abs(len(heavy.calls) - 150) <= 10
+
+
+async def test_tokens_of_an_application_are_needed_besides() -> None:
+    client = FakeClient(lambda n: f"e-{n}")
+    buckets = {"stopped": TokenBucket(0.001, 3)}
+    async with Submitter(client, rate=100_000, burst=1_000, application_buckets=buckets) as submitter:
+        outcomes = submitter.submit_many(jobs_of_two(50))
+        async with asyncio.timeout(20):
+            ended = [await anext(outcomes) for _ in range(53)]
+    assert Counter(outcome.request.application_id for outcome in ended) == {"running": 50, "stopped": 3}
