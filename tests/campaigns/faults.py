@@ -38,8 +38,9 @@ FAULTS: Mapping[str, Mapping[str, float]] = {
     **{fault.value: {fault.value: SHARE} for fault in Fault},
     MIXED: {fault.value: SHARE / len(Fault) for fault in Fault},
 }
-PATIENT = ("--settle", "0.3", "--timeout", "1")
-"""The endpoint lists an execution at once, so this settles; the longest of its delays is just not waited for."""
+SETTINGS = ("--settle", "0.3", "--timeout", "1", "--rate", "100000", "--burst", "100000")
+"""The endpoint lists an execution at once, so this settles; the longest of its delays is just not waited for. Its
+throttles come at any rate, so none is looked for."""
 
 
 @contextlib.asynccontextmanager
@@ -157,7 +158,7 @@ async def one_run(url: str, folder: Path, numbers: range, *, identical: bool, ag
     audits: list[Audit] = []
     while not audits or (audits[-1].states["started"] < len(numbers) and len(audits) <= again):
         ended = await m2async(
-            "submit", path, "--ledger", ledger, "--run", run, *PATIENT, "--output", "jsonl", "-q", url=url
+            "submit", path, "--ledger", ledger, "--run", run, *SETTINGS, "--output", "jsonl", "-q", url=url
         )
         executions = await really_started(url)
         own = [e for e in executions if int(e["jobParams"]["NUMBER"]) in numbers]

@@ -616,10 +616,17 @@ async def test_an_error_answer_keeps_status_wait_and_the_members_that_the_servic
 
 @pytest.mark.parametrize(
     ("header", "least", "most"),
-    [("30", 30, 30), (formatdate(time.time() + 3_600, usegmt=True), 3_000, 3_600), (formatdate(0, usegmt=True), 0, 0)],
+    [
+        (lambda: "30", 30, 30),
+        (lambda: formatdate(time.time() + 3_600, usegmt=True), 3_000, 3_600),
+        (lambda: formatdate(0, usegmt=True), 0, 0),
+    ],
+    ids=["seconds", "an hour from now", "past"],
 )
-async def test_how_long_to_wait_is_read_from_seconds_or_a_date(header: str, least: float, most: float) -> None:
-    step = error(429, "ThrottlingException", {"retry-after": header})
+async def test_how_long_to_wait_is_read_from_seconds_or_a_date(
+    header: Callable[[], str], least: float, most: float
+) -> None:
+    step = error(429, "ThrottlingException", {"retry-after": header()})
     async with scripted(step) as server, wire(server.url, Source()) as transport:
         with pytest.raises(ThrottlingException) as caught:
             await transport.start_batch_job(REQUEST)
