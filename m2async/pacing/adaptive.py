@@ -9,6 +9,7 @@ from m2async.pacing.grant import Grant
 
 _FIRST_RATE = 20.0  # calls a second, until an answer came
 _LEAST_RATE = 0.1
+_LEAST_SHARE = 0.01  # of a given rate: throttles that come at any rate must not bring it to a halt
 _WIDTH = 0.02  # how far the rate goes below and above the quota found
 _CYCLE_CALLS = 80  # from one throttle to the next, if the estimate is good
 _CYCLE_SECONDS = 10.0  # that takes this long at most: who shares a quota must not wait for longer
@@ -27,7 +28,7 @@ class AdaptiveRate:
     little above, until a throttle says where it is now; what no throttle meets for long grows faster and faster.
 
     With a `rate` in calls a second and a `burst` it is a guard: it stays at them, and goes lower only where throttles
-    show that the service allows less.
+    show that the service allows less, to a hundredth of the rate at the lowest.
 
     `rate` and `burst` are what a bucket should have now, and `paused_until` is the time before which nothing should be
     sent. Times are seconds of the clock that the grants are stamped with.
@@ -223,7 +224,7 @@ class AdaptiveRate:
         if self._at_given and self._given is not None:
             self.rate, self.burst = self._given[0] * (1 - self._margin), self._given[1]
             return
-        self.rate = max(rate, _LEAST_RATE)
+        self.rate = max(rate, _LEAST_RATE, 0.0 if self._given is None else _LEAST_SHARE * self._given[0])
         self.burst = 1.0 + self.rate * _BURST_SECONDS
         if self._given is not None:
             self.burst = min(self.burst, self._given[1])

@@ -120,3 +120,12 @@ def test_slow_answers_are_no_throttles() -> None:
             now += 0.01
             controller.answered(Grant(number, now - latency, rate), now)
             assert controller.rate >= 0.95 * rate
+
+
+def test_throttles_that_come_at_any_rate_do_not_bring_a_given_rate_to_a_halt() -> None:
+    controller, now = AdaptiveRate(1_000, 10), 0.0
+    for number in range(1, 5_001):
+        now = max(now + 1 / controller.rate, controller.paused_until)
+        tell = controller.answered if number % 5 else controller.throttled
+        tell(Grant(number, now, controller.rate), now + 0.01)
+        assert controller.rate >= 10
