@@ -21,6 +21,7 @@ class Resends:
         self._rate = rate
         self._timers: dict[Job, asyncio.TimerHandle] = {}
         self._line: deque[Job] = deque()
+        self._successes = 0  # that the budget was not told of yet
         self._arrived = asyncio.Event()
         self._budget = RetryBudget()
         self._pacer = Pacer(self._budget)
@@ -37,7 +38,7 @@ class Resends:
 
     def succeeded(self) -> None:
         """Take note of a call that succeeded: it earns a part of a resend."""
-        self._budget.succeeded(asyncio.get_running_loop().time())
+        self._successes += 1
 
     def take_all(self) -> list[Job]:
         """Give back all that wait."""
@@ -54,7 +55,10 @@ class Resends:
             while not self._line:
                 self._arrived.clear()
                 await self._arrived.wait()
-            self._budget.paced_at(self._rate(), asyncio.get_running_loop().time())
+            now = asyncio.get_running_loop().time()
+            self._budget.paced_at(self._rate(), now)
+            self._budget.succeeded(now, self._successes)
+            self._successes = 0
             await self._pacer.acquire()
             if self._line:
                 self._go_on(self._line.popleft())

@@ -27,9 +27,9 @@ class RetryBudget(TokenBucket):
     def __init__(self) -> None:
         super().__init__(PER_SECOND, RESERVE)
 
-    def succeeded(self, now: float) -> None:
-        """Take note of a success."""
-        self.add(RATIO, now)
+    def succeeded(self, now: float, calls: int = 1) -> None:
+        """Take note of so many successes."""
+        self.add(RATIO * calls, now)
 
     def paced_at(self, rate: float | None, now: float) -> None:
         """Let the flow follow the rate at which calls are paced, in calls a second; None for no limit."""

@@ -72,8 +72,8 @@ class Pacer:
             loop = asyncio.get_running_loop()
             now = loop.time()
             self.controller.answered(grant, now)
-            self._follow_controller(now)
-            self._set_timer(loop)
+            if self._follow_controller(now):
+                self._set_timer(loop)
 
     def throttled(self, grant: Grant, retry_after: float | None = None) -> None:
         """Tell of a call that was throttled, and how many seconds it is said to wait; that holds for all."""
@@ -93,13 +93,16 @@ class Pacer:
             self.controller = AdaptiveRate(rate, burst)
         self._hand_out()
 
-    def _follow_controller(self, now: float) -> None:
+    def _follow_controller(self, now: float) -> bool:
+        """Let the bucket be as the controller says; tells whether its rate or burst changed."""
         controller, bucket = self.controller, self.bucket
         if controller is None:
-            return
-        if controller.rate != bucket.rate or controller.burst != bucket.burst:
-            bucket.set_rate(controller.rate, controller.burst, now)
+            return False
         bucket.pause(controller.paused_until)
+        if controller.rate == bucket.rate and controller.burst == bucket.burst:
+            return False
+        bucket.set_rate(controller.rate, controller.burst, now)
+        return True
 
     def _grant(self, now: float) -> Grant:
         self._granted += 1
