@@ -152,22 +152,14 @@ async def working(*arguments: str | Path, url: str) -> AsyncIterator[tuple[Proce
     assert b"Traceback" not in written["err"], written["err"].decode()
 
 
+SIXTEEN_AT_ONCE = ("--concurrency", "16", "--rate", "1e6")
+
+
 async def test_a_run_that_was_interrupted_is_resumed_by_its_name_alone(tmp_path: Path) -> None:
     async with LocalEndpoint(faults={"latency": 1.0}, seed=1) as endpoint:
         book = Book(tmp_path, endpoint.url)
         path = manifest(tmp_path, 60)
-        options = [
-            "--ledger",
-            str(book.path),
-            "--run",
-            "night",
-            "--concurrency",
-            "16",
-            "--rate",
-            "1e6",
-            "--output",
-            "jsonl",
-        ]
+        options = ["--ledger", str(book.path), "--run", "night", *SIXTEEN_AT_ONCE, "--output", "jsonl"]
         async with working("submit", path, *options, url=book.url) as (process, _):
             os.kill(process.pid, signal.SIGINT)
         assert process.returncode == 130
@@ -186,18 +178,7 @@ async def test_a_run_that_was_interrupted_is_resumed_by_its_name_alone(tmp_path:
 async def test_a_second_signal_leaves_a_ledger_that_is_right(tmp_path: Path) -> None:
     async with LocalEndpoint(faults={"latency": 1.0}, seed=1) as endpoint:
         book = Book(tmp_path, endpoint.url)
-        options = [
-            "--ledger",
-            str(book.path),
-            "--run",
-            "night",
-            "--concurrency",
-            "16",
-            "--rate",
-            "1e6",
-            "--output",
-            "jsonl",
-        ]
+        options = ["--ledger", str(book.path), "--run", "night", *SIXTEEN_AT_ONCE, "--output", "jsonl"]
         async with working("submit", manifest(tmp_path, 60), *options, url=book.url) as (process, _):
             assert process.stderr is not None
             os.kill(process.pid, signal.SIGINT)
