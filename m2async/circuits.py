@@ -50,7 +50,7 @@ class Circuits:
         if one is None:
             one = self._open[application] = _Open(Circuit(self._probe), error, _now() + self._hold)
         one.error = error
-        one.circuit.refused(error.code, job.sent_at, _now())
+        one.circuit.refused(error.code, job.admitted_at, _now())
         self._keep(one, job)
 
     def answered(self, job: Job) -> None:
@@ -58,7 +58,7 @@ class Circuits:
         one = self._open.get(job.request.application_id)
         if one is None:
             return
-        one.circuit.answered(job.sent_at)
+        one.circuit.answered(job.admitted_at)
         if one.circuit.reason is None:
             del self._open[job.request.application_id]
             for held in one.take_all():
@@ -68,7 +68,7 @@ class Circuits:
         """Take note that nobody knows what an application answered."""
         one = self._open.get(job.request.application_id)
         if one is not None:
-            one.circuit.unanswered(job.sent_at)
+            one.circuit.unanswered(job.admitted_at)
             self._set_timer(one)
 
     def take_all(self) -> list[Job]:

@@ -48,8 +48,8 @@ class Job:
     """A request on its way, and what its attempts have shown so far."""
 
     __slots__ = (
-        "attempts", "began", "failed_at", "failures", "grant", "in_doubt", "in_lane", "is_aside", "is_entered", "key",
-        "reconciled", "request", "results", "row", "sends_in_doubt", "sent_at", "written",
+        "admitted_at", "attempts", "began", "failed_at", "failures", "grant", "in_doubt", "in_lane", "is_aside",
+        "is_entered", "key", "reconciled", "request", "results", "row", "sends_in_doubt", "written",
     )  # fmt: skip
 
     def __init__(self, key: str, request: StartBatchJob, results: Results, row: LedgerRow | None = None) -> None:
@@ -63,7 +63,7 @@ class Job:
         self.began = 0.0
         self.attempts = 0
         self.grant: Grant | None = None
-        self.sent_at = 0.0
+        self.admitted_at = 0.0  # when its application's circuit let it through
         self.failures = 0  # attempts after which it was to be sent again
         self.failed_at = 0.0  # when the first of them failed
         self.in_doubt: CallError | None = None

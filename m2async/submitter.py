@@ -278,6 +278,7 @@ class Submitter:
                 except SubmissionStoppedError:
                     self._interrupted(job)
                 except _OF_ONE_JOB as error:
+                    self._circuits.unanswered(job)
                     job.failed(error)
                     self._leave_lane(job)
 
@@ -305,6 +306,7 @@ class Submitter:
                 if outcome is None:
                     return
         if outcome is None:
+            job.admitted_at = asyncio.get_running_loop().time()
             if not self._circuits.admit(job):
                 return
             try:
@@ -335,15 +337,17 @@ class Submitter:
         """Give a job its outcome once that is durable; the worker goes on meanwhile."""
         self._leave_lane(job)
         written = job.written
-        if written is None or written.done():
+        if written is None:
             job.ended(outcome)
-            return
-        self._being_written.add(written)
-        written.add_done_callback(partial(self._durable, job, outcome))
+        elif written.done():
+            self._durable(job, outcome, written)
+        else:
+            self._being_written.add(written)
+            written.add_done_callback(partial(self._durable, job, outcome))
 
     def _durable(self, job: Job, outcome: Outcome, written: asyncio.Future[None]) -> None:
         self._being_written.discard(written)
-        error = written.exception()
+        error = None if written.cancelled() else written.exception()
         if isinstance(error, LedgerError):
             self._stop(error)
         job.ended(outcome)
@@ -399,7 +403,6 @@ class Submitter:
         """
         response: StartBatchJobResponse | None = None
         failure: CallError | None = None
-        job.sent_at = asyncio.get_running_loop().time()
         scope.shield = True
         self._calls_under_way.add(scope)
         try:
@@ -487,14 +490,20 @@ class Submitter:
         if decision is Verdict.STOP:
             self._stop(error)
         elif decision is Verdict.RETRY and not self._exhausted(job, error):
-            self._send_again(job, error)
+            if self._ended_by is None:
+                self._send_again(job, error)
+            else:
+                self._interrupted(job)
             return None
         elif decision is Verdict.RETRY and isinstance(error, NotSentError):
             self._stop(error)
         elif decision is Verdict.HOLD_APPLICATION:
             self._events.application_held(job.request.application_id, error)
-            if job.in_doubt is None and self._ended_by is None:
-                self._circuits.refused(job, error)
+            if job.in_doubt is None:
+                if self._ended_by is None:
+                    self._circuits.refused(job, error)
+                else:
+                    self._interrupted(job)
                 return None
         if job.in_doubt is not None:
             return self._in_doubt(job, job.in_doubt)

@@ -45,6 +45,7 @@ from m2async import (
 from m2async.errors import service_exception
 from m2async.ledger import IllegalTransitionError, ManifestChangedError, RowState, open_ledger
 from m2async.pacing.budget import RESERVE, SHARE, UNPACED
+from m2async.retry import OnUnknown
 from tests.scripted import error, hang, reset, scripted, started
 
 APPLICATION = "carddemolocalapplication23"
@@ -355,6 +356,55 @@ async def test_what_the_block_raises_is_raised_as_it_is() -> None:
     with pytest.raises(KeyError, match="of the caller"):
         async with Submitter(FakeClient(lambda n: "e"), ledger="memory:", on_unknown="hold"):
             raise KeyError("of the caller")
+
+
+@pytest.mark.parametrize(
+    ("error", "on_unknown", "state"),
+    [
+        (said("ThrottlingException", 429, retry_after=600.0), "hold", None),
+        (said("ConflictException", 409), "hold", None),
+        (ConnectionLostError("lost"), "resend", "unknown"),
+    ],
+    ids=["throttled", "refused", "lost"],
+)
+async def test_what_would_wait_ends_at_once_when_the_answer_comes_after_the_stop(
+    error: CallError, on_unknown: OnUnknown, state: str | None
+) -> None:
+    gate = asyncio.Event()
+
+    async def answer() -> str:
+        await gate.wait()
+        raise error
+
+    client = FakeClient(lambda number: answer())
+    async with open_ledger("memory:") as ledger, await ledger.open_run("run") as run:
+        async with Submitter(client, ledger=ledger, run=run, on_unknown=on_unknown) as submitter:
+            waiting = asyncio.create_task(submitter.submit(request(), key="k"))
+            while not client.under_way:
+                await asyncio.sleep(0)
+            submitter.stop("enough")
+            gate.set()
+            async with asyncio.timeout(10):
+                if state is None:
+                    with pytest.raises(SubmissionStoppedError, match="enough"):
+                        await waiting
+                else:
+                    assert (await waiting).state == state
+        row = await run.row("k")
+    assert row.state.label == (state or "pending")
+
+
+async def test_a_probe_that_the_ledger_refuses_leaves_the_next_one_to_probe() -> None:
+    client = stopped(2)
+    async with open_ledger("memory:") as ledger, await ledger.open_run("run") as run:
+        policy = RetryPolicy(probe=0.01, hold=10.0)
+        async with Submitter(client, ledger=ledger, run=run, on_unknown="hold", retry=policy) as submitter:
+            job = StartBatchJob("stopped", ScriptJob("X"))
+            same = [asyncio.create_task(submitter.submit(job, key=key)) for key in ("k", "k", "l")]
+            async with asyncio.timeout(5):
+                ended = await asyncio.gather(*same, return_exceptions=True)
+    assert [type(each) for each in ended].count(IllegalTransitionError) == 1
+    assert [type(each) for each in ended].count(Started) == 2
 
 
 async def test_another_rate_holds_for_a_running_submitter() -> None:
