@@ -21,6 +21,7 @@ LAYERS = {
     "retry": 1,
     "tracking": 1,
     "restart": 1,
+    "latency": 1,
     "schedule": 1,
     "events": 2,
     "ledger": 2,
@@ -45,7 +46,15 @@ LAYERS = {
     "local": 4,
     "cli": 5,
 }
-ONLY_IN = {"tenacity": {"retry"}, "structlog": {"events", "submitter", "cli"}, "yaml": {"manifest"}, "typer": {"cli"}}
+ONLY_IN = {
+    "tenacity": {"retry"},
+    "structlog": {"events", "submitter", "cli"},
+    "yaml": {"manifest"},
+    "typer": {"cli"},
+    "hdrh": {"latency"},
+    "jinja2": {"pages"},
+    "vl_convert": {"pages"},
+}
 
 
 def imports() -> Iterator[tuple[Path, str, str]]:
