@@ -29,6 +29,7 @@ class Circuits:
         self._go_on = go_on
         self._give_up = give_up
         self._open: dict[str, _Open] = {}
+        self._paused = False
 
     @property
     def held(self) -> dict[str, tuple[CallError, int]]:
@@ -71,12 +72,26 @@ class Circuits:
             one.circuit.unanswered(job.admitted_at)
             self._set_timer(one)
 
+    def pause(self) -> None:
+        """Give up nothing, and let no probe go, until `resume`."""
+        self._paused = True
+        for one in self._open.values():
+            one.stop_timer()
+
+    def resume(self) -> None:
+        """Go on after a pause; what is held is held anew."""
+        if self._paused:
+            self._paused = False
+            for one in self._open.values():
+                one.hold_until = _now() + self._hold
+                self._set_timer(one)
+
     def take_all(self) -> list[Job]:
         """Give back all that wait, and wait for nothing more."""
         return [job for one in self._open.values() for job in one.take_all()]
 
     def _keep(self, one: _Open, job: Job) -> None:
-        if _now() >= one.hold_until:
+        if _now() >= one.hold_until and not self._paused:
             self._give_up(job, one.error)
             return
         one.jobs.append(job)
@@ -85,10 +100,8 @@ class Circuits:
 
     def _set_timer(self, one: _Open) -> None:
         """See to the next probe, or to the end of the waiting."""
-        if one.timer is not None:
-            one.timer.cancel()
-            one.timer = None
-        if one.jobs:
+        one.stop_timer()
+        if one.jobs and not self._paused:
             at = min(one.circuit.retry_at, one.hold_until)
             one.timer = asyncio.get_running_loop().call_at(at, self._look_after, one)
 
@@ -112,10 +125,13 @@ class _Open:
         self.jobs: deque[Job] = deque()
         self.timer: asyncio.TimerHandle | None = None
 
-    def take_all(self) -> list[Job]:
+    def stop_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+
+    def take_all(self) -> list[Job]:
+        self.stop_timer()
         jobs = list(self.jobs)
         self.jobs.clear()
         return jobs

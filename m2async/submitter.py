@@ -48,6 +48,7 @@ from m2async.ledger import (
 )
 from m2async.outcomes import Outcome, Rejected, Started, Unknown
 from m2async.pacing import AdaptiveRate, Flow, Pacer, TokenBucket
+from m2async.pause import Pause
 from m2async.reconcile import ListsExecutions
 from m2async.recording import Recording, outcome_of, remembered
 from m2async.resends import Resends
@@ -150,6 +151,7 @@ class Submitter:
         self._events = Events(logger=logger, log_params=log_params)
         self._recording = Recording(None)
         self._doubts: Doubts | None = None
+        self._pause = Pause()
         self._resends = Resends(self._go_on, lambda: self.rate)
         self._circuits = Circuits(
             hold=self._policy.hold, probe=self._policy.probe, go_on=self._go_on, give_up=self._give_up
@@ -231,6 +233,19 @@ class Submitter:
             self._pacer = _pacer(rate, burst, adaptive=False)
         else:
             self._pacer.set_rate(rate, burst)
+
+    def pause(self) -> None:
+        """Send nothing more for now; calls under way are answered. `go_on` ends the pause.
+
+        No job is given up meanwhile; applications that are held are held anew when it ends.
+        """
+        self._pause.begin()
+        self._circuits.pause()
+
+    def go_on(self) -> None:
+        """End a pause."""
+        self._pause.end()
+        self._circuits.resume()
 
     @property
     def rate(self) -> float | None:
@@ -362,6 +377,12 @@ class Submitter:
         if self._pacer is not None:
             own = self._application_buckets.get(job.request.application_id)
             job.grant = self._pacer.try_acquire(own=own) or await self._pacer.acquire(flow=self._flow, own=own)
+            while self._pause.active:
+                self._pacer.give_back(job.grant, own=own)
+                await self._pause.over()
+                job.grant = await self._pacer.acquire(flow=self._flow, own=own)
+        elif self._pause.active:
+            await self._pause.over()
         await self._intend(job)
         response = await self._call(job, scope)
         execution_id, request_id = response.execution_id, response.request_id
@@ -479,7 +500,7 @@ class Submitter:
         """Whether a failure that could be retried is final."""
         if error.may_have_started:
             return job.sends_in_doubt > self._policy.resends
-        seconds = monotonic() - job.failed_at if job.failures else 0.0
+        seconds = self._pause.working_time() - job.failed_at if job.failures else 0.0
         if isinstance(error, NotSentError) and not self._service_answered:
             return seconds >= self._policy.unreachable
         return seconds >= self._policy.patience
@@ -514,7 +535,7 @@ class Submitter:
     def _send_again(self, job: Job, error: CallError) -> None:
         """Set a job aside until its next attempt."""
         if not job.failures:
-            job.failed_at = monotonic()
+            job.failed_at = self._pause.working_time()
         job.failures += 1
         wait = wait_before_resend(self._policy, job.failures, error)
         self._events.retry(job.key, job.request, error, job.attempts, wait)

@@ -39,6 +39,7 @@ LAYERS = {
     "doubts": 3,
     "lanes": 3,
     "circuits": 3,
+    "pause": 3,
     "resends": 3,
     "submitter": 4,
     "preflight": 4,

@@ -418,6 +418,74 @@ async def test_another_rate_holds_for_a_running_submitter() -> None:
             assert len([outcome async for outcome in outcomes]) == 99
 
 
+@pytest.mark.parametrize("rate", [None, 100_000.0])
+async def test_nothing_is_sent_in_a_pause_and_all_the_rest_after_it(rate: float | None) -> None:
+    client = FakeClient(lambda n: f"e-{n}")
+    async with Submitter(client, rate=rate) as submitter:
+        outcomes = submitter.submit_many(request() for _ in range(1_000))
+        await anext(outcomes)
+        submitter.pause()
+        submitter.pause()
+        ended = 1 + len([await anext(outcomes) for _ in range(client.under_way)])
+        sent = len(client.calls)
+        assert sent < 1_000
+        for _ in range(2_000):
+            await asyncio.sleep(0)
+        assert len(client.calls) == sent
+        submitter.go_on()
+        submitter.go_on()
+        async with asyncio.timeout(10):
+            assert ended + len([outcome async for outcome in outcomes]) == 1_000
+    assert len(client.calls) == 1_000
+
+
+async def test_a_paused_submitter_can_be_stopped() -> None:
+    client = FakeClient(lambda n: f"e-{n}")
+    async with Submitter(client, rate=100_000.0) as submitter:
+        submitter.pause()
+        waiting = asyncio.ensure_future(submitter.submit(request()))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        submitter.stop("enough")
+        async with asyncio.timeout(10):
+            with pytest.raises(SubmissionStoppedError, match="enough"):
+                await waiting
+    assert client.calls == []
+
+
+async def test_no_patience_runs_out_in_a_pause() -> None:
+    client = stopped(2)
+    policy = RetryPolicy(probe=0.01, hold=0.05)
+    async with Submitter(client, retry=policy) as submitter:
+        held = asyncio.ensure_future(submitter.submit(StartBatchJob("stopped", ScriptJob("X"))))
+        while not submitter.held:
+            await asyncio.sleep(0)
+        submitter.pause()
+        began, sent = time.monotonic(), len(client.calls)
+        while time.monotonic() < began + 3 * policy.hold:
+            await asyncio.sleep(0)
+        assert (held.done(), len(client.calls)) == (False, sent)
+        submitter.go_on()
+        async with asyncio.timeout(10):
+            assert (await held).state == "started"
+
+
+async def test_the_patience_with_a_throttled_job_stands_still_in_a_pause() -> None:
+    client = FakeClient(failing(*[said("ThrottlingException", 429)] * 3))
+    policy = RetryPolicy(base=0.001, cap=0.002, patience=0.2)
+    async with Submitter(client, retry=policy) as submitter:
+        throttled = asyncio.ensure_future(submitter.submit(request()))
+        while not client.calls:
+            await asyncio.sleep(0)
+        submitter.pause()
+        began = time.monotonic()
+        while time.monotonic() < began + 2 * policy.patience:
+            await asyncio.sleep(0)
+        submitter.go_on()
+        async with asyncio.timeout(10):
+            assert (await throttled).state == "started"
+
+
 async def test_a_missing_file_rejects_its_job_alone(client: M2Client) -> None:
     jobs = [StartBatchJob(APPLICATION, FileJob(name)) for name in ("NOSUCH.jcl", "POSTTRAN.jcl")]
     async with Submitter(client, concurrency=1) as submitter:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import anyio
@@ -16,10 +17,10 @@ from m2async.cli.following import Following
 from m2async.cli.ledgers import Book, default_ledger
 from m2async.cli.log_file import Log, open_log
 from m2async.cli.manifests import Manifest, show_problems
+from m2async.cli.orders import LOOK_EVERY, follow_orders
 from m2async.cli.outcomes import OutcomeLines
 from m2async.cli.output import BAD_INPUT, STOPPED, fail, say
 from m2async.cli.progress import Progress
-from m2async.cli.rate import LOOK_EVERY, follow_pace
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Rehearsal, Service
 from m2async.cli.track import EndLines, write_rules
@@ -283,10 +284,11 @@ class _Submission:
             await stack.enter_async_context(submitter)
             beside = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(beside.cancel_scope.cancel)
-            beside.start_soon(follow_pace, run, submitter)
             beside.start_soon(self._say_what_is_held, submitter)
             following = await self._follow(client, ledger, run, submitter, beside)
-            signals.on_first = lambda: self._interrupt(submitter, following)
+            beside.start_soon(follow_orders, run, submitter, partial(self._interrupt, submitter, following))
+            once_more = "; once more to leave at once"
+            signals.on_first = lambda: self._interrupt(submitter, following, "interrupted", once_more)
             rows = run.rows(*_NOT_STARTED) if following is None else following.dispatch.rows()
             try:
                 async for outcome in submitter.submit_many(self._noting(rows, in_turn=following is None)):
@@ -418,11 +420,11 @@ class _Submission:
                 say(f"m2async: the jobs of application {application} wait for it to run: {error.message}")
             said = set(held)
 
-    def _interrupt(self, submitter: Submitter, following: Following | None) -> None:
+    def _interrupt(self, submitter: Submitter, following: Following | None, reason: str, hint: str = "") -> None:
         if following is not None:
             following.leave()
-        say("m2async: interrupted: waiting for the calls under way; once more to leave at once")
-        submitter.stop("interrupted")
+        say(f"m2async: {reason}: waiting for the calls under way{hint}")
+        submitter.stop(reason)
 
     async def _noting(self, rows: AsyncGenerator[LedgerRow, None], *, in_turn: bool) -> AsyncIterator[LedgerRow]:
         async with contextlib.aclosing(rows):

@@ -19,6 +19,7 @@ Where to read on:
 A caller that is cancelled between `intend` and the call's first byte owes the ledger a `refused`: nothing was sent.
 """
 
+from m2async.ledger.activity import Activity, AttemptCount, LatencyCount
 from m2async.ledger.errors import (
     ClockSetBackError,
     DuplicateKeyError,
@@ -51,7 +52,7 @@ from m2async.ledger.rows import (
     LedgerRow,
     Observation,
     OpenAttempt,
-    Pace,
+    Orders,
     RunInfo,
     RunSummary,
     TrackedExecution,
@@ -61,6 +62,8 @@ from m2async.ledger.states import Event, RowState
 __all__ = [
     "PAGE",
     "SPAN",
+    "Activity",
+    "AttemptCount",
     "ClockSetBackError",
     "Counts",
     "DuplicateKeyError",
@@ -69,6 +72,7 @@ __all__ = [
     "ExecutionCount",
     "HistoryEntry",
     "IllegalTransitionError",
+    "LatencyCount",
     "Ledger",
     "LedgerAddressError",
     "LedgerClosedError",
@@ -85,7 +89,7 @@ __all__ = [
     "NotALedgerError",
     "Observation",
     "OpenAttempt",
-    "Pace",
+    "Orders",
     "RowNotFoundError",
     "RowState",
     "Run",

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from m2async.jobs import RestartJob, StartBatchJob
+from m2async.ledger.activity import STRETCHES, Activity, LatencyCount
 from m2async.ledger.rows import (
     Counts,
     ExecutionCount,
@@ -16,7 +17,7 @@ from m2async.ledger.rows import (
     LedgerRow,
     Observation,
     OpenAttempt,
-    Pace,
+    Orders,
     RunInfo,
     RunSummary,
     TrackedExecution,
@@ -103,12 +104,31 @@ class RunView(ABC):
         """
 
     @abstractmethod
-    async def pace(self) -> Pace | None:
-        """Give the pace that the run was last told to keep; None if it was told none."""
+    async def activity(self, stretches: int = STRETCHES) -> Activity:
+        """Count what was answered when, in so many stretches of time at most, or one more.
+
+        Starts of before a restart are not counted.
+        """
+
+    @abstractmethod
+    async def latencies(self) -> list[LatencyCount]:
+        """Count the attempts that were answered by the time that this took, the shortest first."""
+
+    @abstractmethod
+    async def orders(self) -> Orders:
+        """Give what whoever has the run open for writing was told; nothing of what others before were told."""
 
     @abstractmethod
     async def set_pace(self, rate: float, burst: float) -> None:
         """Tell whoever has the run open for writing to keep another pace."""
+
+    @abstractmethod
+    async def set_paused(self, paused: bool) -> None:
+        """Tell whoever has the run open for writing to send nothing more for now, or to go on."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Tell whoever has the run open for writing to send nothing more, and to end."""
 
     async def all_executions(self, *, open_only: bool = False) -> AsyncGenerator[TrackedExecution, None]:
         """Iterate over the executions of the run, as they are when their span is read."""

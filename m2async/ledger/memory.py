@@ -8,12 +8,14 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import anyio.lowlevel
 from msgspec.structs import replace
 
 from m2async.clock import steady_time
 from m2async.jobs import RestartJob, StartBatchJob
+from m2async.ledger.activity import NO_ACTIVITY, STRETCHES, Activity, AttemptCount, LatencyCount, stretch_width
 from m2async.ledger.changes import Changes
 from m2async.ledger.clock_check import check_clock
 from m2async.ledger.dependencies import check_same
@@ -38,7 +40,7 @@ from m2async.ledger.rows import (
     LedgerRow,
     Observation,
     OpenAttempt,
-    Pace,
+    Orders,
     RunInfo,
     RunSummary,
     TrackedExecution,
@@ -49,6 +51,7 @@ from m2async.ledger.states import Event, RowState, Standing, follow, illegal_rea
 from m2async.ledger.texts import CRASH_CODE, CRASH_MESSAGE, check_key, clean
 
 _ADDRESS = "memory:"
+_ANSWERS = frozenset({Event.REFUSED, Event.REJECTED, Event.UNKNOWN, Event.CRASH, Event.CLAIMED})
 
 
 class _Content:
@@ -63,7 +66,7 @@ class _Content:
         self.seen: dict[int, Observation] = {}
         self.rules: dict[int, int] = {}  # that of the run is row 0's
         self.planned_as: dict[int, StartBatchJob] = {}  # what rows that were restarted were first
-        self.pace: Pace | None = None
+        self.orders = Orders()
         self.open_since: float | None = None
 
 
@@ -95,6 +98,7 @@ class MemoryLedger(Ledger):
             latest = max(max(row.sent_at or 0.0, row.ended_at or 0.0) for row in content.rows)
             check_clock(_ADDRESS, name, latest, now)
         content.open_since = now
+        content.orders = Orders()
         return MemoryRun(self, content, manifest, digest)
 
     async def run(self, name: str) -> RunView:
@@ -222,13 +226,53 @@ class MemoryRunView(RunView):
     async def set_rule(self, max_rc: int, key: str | None = None) -> None:
         self._content.rules[0 if key is None else (await self.row(key)).number] = max_rc
 
-    async def pace(self) -> Pace | None:
-        await anyio.lowlevel.checkpoint()
-        return self._content.pace
+    # How it goes, and what it is told
+
+    async def activity(self, stretches: int = STRETCHES) -> Activity:
+        await self._check_ledger()
+        content = self._content
+        times = [(sent_at, max(sent_at, ended_at or 0.0)) for sent_at, ended_at in _sendings(content)]
+        if not times:
+            return NO_ACTIVITY
+        began, ended = min(sent for sent, _ in times), max(known for _, known in times)
+        width = stretch_width(ended - began, stretches)
+        answers = Counter((to_micros(at) // to_micros(width), event, code) for _, at, event, code in _answers(content))
+        counted = sorted(answers.items(), key=lambda answer: (*answer[0][:2], answer[0][2] or ""))
+        return Activity(
+            began,
+            ended,
+            width,
+            [
+                AttemptCount(to_seconds(stretch * to_micros(width)), event, code, attempts)
+                for (stretch, event, code), attempts in counted
+            ],
+        )
+
+    async def latencies(self) -> list[LatencyCount]:
+        await self._check_ledger()
+        taken = Counter(
+            (to_micros(at) - to_micros(sent_at) + 50) // 100
+            for sent_at, at, event, _ in _answers(self._content)
+            if event not in {Event.CRASH, Event.CLAIMED} and sent_at is not None
+        )
+        return [LatencyCount(tenths / 10_000, attempts) for tenths, attempts in sorted(taken.items())]
+
+    async def orders(self) -> Orders:
+        await self._check_ledger()
+        return self._content.orders
 
     async def set_pace(self, rate: float, burst: float) -> None:
-        await anyio.lowlevel.checkpoint()
-        self._content.pace = Pace(rate, burst, to_seconds(to_micros(self._ledger.clock())))
+        await self._order(rate=rate, burst=burst)
+
+    async def set_paused(self, paused: bool) -> None:
+        await self._order(paused=paused)
+
+    async def stop(self) -> None:
+        await self._order(stopped=True)
+
+    async def _order(self, **orders: Any) -> None:
+        await self._check_ledger()
+        self._content.orders = replace(self._content.orders, **orders)
 
     def _execution(self, row: LedgerRow, execution_id: str) -> TrackedExecution:
         content = self._content
@@ -557,6 +601,32 @@ def _in_order(
 def _counts(content: _Content) -> Counts:
     counted = Counter(row.state for row in content.rows)
     return {state: counted[state] for state in RowState}
+
+
+def _sendings(content: _Content) -> Iterator[tuple[float, float | None]]:
+    """When each attempt was sent, and when the latest is known of it."""
+    for row in content.rows:
+        if row.sent_at is not None:
+            yield row.sent_at, row.ended_at
+    for entry in itertools.chain.from_iterable(content.history.values()):
+        if entry.sent_at is not None:
+            yield entry.sent_at, entry.ended_at
+
+
+def _answers(content: _Content) -> Iterator[tuple[float | None, float, Event, str | None]]:
+    """When attempts were sent and answered, and what the answers were."""
+    found = {
+        (number, entry.attempt)
+        for number, entries in content.history.items()
+        for entry in entries
+        if entry.event is Event.CLAIMED
+    }
+    for row in content.rows:
+        if row.state is RowState.STARTED and (row.number, row.attempts) not in found and row.ended_at is not None:
+            yield row.sent_at, row.ended_at, Event.STARTED, None
+    for entry in itertools.chain.from_iterable(content.history.values()):
+        if entry.event in _ANSWERS:
+            yield entry.sent_at, entry.ended_at, entry.event, entry.error_code
 
 
 def _open_attempts(content: _Content, row: LedgerRow) -> Iterator[OpenAttempt]:

@@ -37,12 +37,16 @@ class RunSummary(msgspec.Struct, frozen=True):
     counts: Counts
 
 
-class Pace(msgspec.Struct, frozen=True):
-    """How fast a run in progress was told to go, in calls a second, and when, in seconds of the epoch."""
+class Orders(msgspec.Struct, frozen=True):
+    """What a run in progress was told from another terminal.
 
-    rate: float
-    burst: float
-    set_at: float
+    `rate` is in calls a second and goes with `burst`; both are None where no pace was told.
+    """
+
+    rate: float | None = None
+    burst: float | None = None
+    paused: bool = False
+    stopped: bool = False
 
 
 class LedgerRow(msgspec.Struct, frozen=True, gc=False):

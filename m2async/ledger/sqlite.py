@@ -16,10 +16,12 @@ from msgspec.structs import replace
 
 from m2async.clock import steady_time
 from m2async.jobs import RestartJob, StartBatchJob
+from m2async.ledger import sqlite_activity
 from m2async.ledger import sqlite_decisions as decisions
 from m2async.ledger import sqlite_dependencies as dependencies
 from m2async.ledger import sqlite_reads as reads
 from m2async.ledger import sqlite_tracking as tracking
+from m2async.ledger.activity import STRETCHES, Activity, LatencyCount
 from m2async.ledger.clock_check import check_clock
 from m2async.ledger.dependencies import check_same
 from m2async.ledger.errors import (
@@ -41,7 +43,7 @@ from m2async.ledger.rows import (
     LedgerRow,
     Observation,
     OpenAttempt,
-    Pace,
+    Orders,
     RunInfo,
     RunSummary,
     TrackedExecution,
@@ -57,7 +59,7 @@ from m2async.ledger.statements import migrations, named_statements
 from m2async.ledger.states import Event, RowState
 from m2async.ledger.texts import CRASH_CODE, CRASH_MESSAGE, check_key, clean
 
-_SQL = named_statements("runs", "decisions", "paces")
+_SQL = named_statements("runs", "decisions", "orders")
 _T = TypeVar("_T")
 
 
@@ -258,12 +260,29 @@ class SqliteRunView(RunView):
         row = (self.info.id << 32) + (0 if key is None else (await self.row(key)).number)
         await self._write_now(lambda connection: tracking.set_rule(connection, row, max_rc))
 
-    async def pace(self) -> Pace | None:
-        return await self.read(reads.pace)
+    # How it goes, and what it is told
+
+    async def activity(self, stretches: int = STRETCHES) -> Activity:
+        return await self.read(lambda connection, info: sqlite_activity.activity(connection, info, stretches))
+
+    async def latencies(self) -> list[LatencyCount]:
+        return await self.read(sqlite_activity.latencies)
+
+    async def orders(self) -> Orders:
+        return await self.read(reads.orders)
 
     async def set_pace(self, rate: float, burst: float) -> None:
-        values = (self.info.id, rate, burst, to_micros(self._ledger.clock()))
-        await self._write_now(lambda connection: connection.execute(_SQL["set_pace"], values))
+        await self._order("order_pace", rate=rate, burst=burst)
+
+    async def set_paused(self, paused: bool) -> None:
+        await self._order("order_pause", paused=int(paused))
+
+    async def stop(self) -> None:
+        await self._order("order_stop")
+
+    async def _order(self, statement: str, **values: float) -> None:
+        given = {"run": self.info.id, **values}
+        await self._write_now(lambda connection: connection.execute(_SQL[statement], given))
 
     async def _write_now(self, write: Callable[[sqlite3.Connection], object]) -> None:
         """Write in a transaction of its own, which needs no lock of the run."""
@@ -473,6 +492,7 @@ class SqliteRun(SqliteRunView, Run):
             [latest] = connection.execute(_SQL["latest_time"], run).fetchone()
             if latest is not None and not by_hand:
                 check_clock(ledger.address, self._name, to_seconds(latest), now)
+            connection.execute(_SQL["forget_orders"], (info.id,))
             crash = {"event": Event.CRASH.value, "at": to_micros(now), "code": CRASH_CODE, "message": CRASH_MESSAGE}
             connection.execute(_SQL["crashed_attempts"], run | crash)
             connection.execute(_SQL["crashed_rows"], run | crash)

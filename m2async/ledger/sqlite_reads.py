@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from m2async.ledger.requests import RequestColumns, from_columns, job_of_identifier
-from m2async.ledger.rows import Counts, HistoryEntry, LedgerRow, OpenAttempt, Pace, RunInfo, RunSummary, to_seconds
+from m2async.ledger.rows import Counts, HistoryEntry, LedgerRow, OpenAttempt, Orders, RunInfo, RunSummary, to_seconds
 from m2async.ledger.statements import named_statements
 from m2async.ledger.states import Event, RowState
 
-_SQL = named_statements("reads", "runs", "paces")
+_SQL = named_statements("reads", "runs", "orders")
 _OPEN = frozenset({RowState.INTENT, RowState.UNKNOWN})
 _decode_ids = msgspec.json.Decoder(tuple[str, ...]).decode
 
@@ -55,10 +55,13 @@ def page(
     return [_ledger_row(found) for found in connection.execute(_SQL[statement], asked)]
 
 
-def pace(connection: sqlite3.Connection, info: RunInfo) -> Pace | None:
-    """Give the pace that a run was told to keep."""
-    found = connection.execute(_SQL["pace"], (info.id,)).fetchone()
-    return None if found is None else Pace(found[0], found[1], to_seconds(found[2]))
+def orders(connection: sqlite3.Connection, info: RunInfo) -> Orders:
+    """Give what a run in progress was told."""
+    found = connection.execute(_SQL["orders"], (info.id,)).fetchone()
+    if found is None:
+        return Orders()
+    rate, burst, paused, stopped = found
+    return Orders(rate, burst, bool(paused), bool(stopped))
 
 
 def row_of_key(connection: sqlite3.Connection, run_id: int, key: str, last: int) -> LedgerRow | None:

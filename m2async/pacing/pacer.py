@@ -62,9 +62,16 @@ class Pacer:
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self._give_back(waiter.result(), own, loop.time())
-                self._hand_out()
+                self.give_back(waiter.result(), own=own)
             raise
+
+    def give_back(self, grant: Grant, *, own: TokenBucket | None = None) -> None:
+        """Take back a token that was not used, for the next one who waits; `own` as in `acquire`."""
+        now = asyncio.get_running_loop().time()
+        self.bucket.give_back(grant.at, now)
+        if own is not None:
+            own.give_back(grant.at, now)
+        self._hand_out()
 
     def answered(self, grant: Grant) -> None:
         """Tell the controller of a call that was not throttled, whatever else its answer was."""
@@ -107,11 +114,6 @@ class Pacer:
     def _grant(self, now: float) -> Grant:
         self._granted += 1
         return Grant(self._granted, now, self.bucket.rate)
-
-    def _give_back(self, grant: Grant, own: TokenBucket | None, now: float) -> None:
-        self.bucket.give_back(grant.at, now)
-        if own is not None:
-            own.give_back(grant.at, now)
 
     def _hand_out(self) -> None:
         """Hand out what tokens there are, and set the timer for the next one if somebody waits for it."""

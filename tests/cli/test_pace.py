@@ -5,9 +5,10 @@ import time
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from m2async import LocalEndpoint
+from m2async import LocalEndpoint, open_ledger
 from tests.cli.terminal import COMMAND, m2async, settings
 from tests.cli.test_submit import executions, manifest
 
@@ -30,6 +31,58 @@ async def test_the_rate_of_a_run_in_progress_is_set_from_another_terminal(tmp_pa
                 assert await process.wait() == 0
         assert len(await executions(endpoint)) == 300
     assert err.startswith("m2async: 5000 calls a second, bursts of 20, from now on\n300 of 300 jobs started")
+
+
+async def test_a_run_in_progress_is_paused_goes_on_and_is_stopped_from_another_terminal(tmp_path: Path) -> None:
+    ledger, jobs = tmp_path / "ledger.db", manifest(tmp_path, 2_000)
+    async with LocalEndpoint() as endpoint:
+        command = [COMMAND, "submit", jobs, "--run", "night", "--rate", "50", "--ledger", ledger, "--output", "jsonl"]
+        async with await anyio.open_process(
+            list(map(str, command)), env=settings(endpoint.url), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stderr is not None
+            with anyio.fail_after(60):
+                while not await executions(endpoint):
+                    await anyio.lowlevel.checkpoint()
+                told = await m2async("pause", "night", "--ledger", ledger)
+                assert (told.code, told.out) == (0, "")
+                said = await process.stderr.receive()
+                while b"paused: nothing more is sent for now\n" not in said:
+                    said += await process.stderr.receive()
+                while await under_way(ledger):
+                    await anyio.lowlevel.checkpoint()
+                paused = len(await executions(endpoint))
+                assert (await m2async("status", "night", "--ledger", ledger)).code == 0  # a second's calls, meanwhile
+                assert len(await executions(endpoint)) == paused < 2_000
+                assert (await m2async("unpause", "night", "--ledger", ledger)).code == 0
+                while len(await executions(endpoint)) == paused:
+                    await anyio.lowlevel.checkpoint()
+                assert (await m2async("stop", "night", "--ledger", ledger)).code == 0
+                said += b"".join([piece async for piece in process.stderr])
+                assert await process.wait() == 3
+            started = len(await executions(endpoint))
+    assert "stopped: NotSentError: told to stop from another terminal" in said.decode()
+    assert paused < started < 2_000
+    assert started == (await counts(ledger))["started"]
+
+
+async def under_way(ledger: Path) -> int:
+    return (await counts(ledger))["intent"]
+
+
+async def counts(ledger: Path) -> dict[str, int]:
+    async with open_ledger(ledger) as opened:
+        return {state.label: count for state, count in (await (await opened.run("night")).counts()).items()}
+
+
+@pytest.mark.parametrize("order", ["pause", "unpause", "stop"])
+async def test_a_run_that_is_not_in_progress_is_told_nothing(tmp_path: Path, order: str) -> None:
+    async with LocalEndpoint() as endpoint:
+        told = ("submit", manifest(tmp_path), "--run", "night", "--ledger", tmp_path / "ledger.db")
+        assert (await m2async(*told, url=endpoint.url)).code == 0
+    late = await m2async(order, "night", "--ledger", tmp_path / "ledger.db")
+    assert (late.code, late.out) == (2, "")
+    assert late.err.startswith("m2async: run night is not in progress: ")
 
 
 async def test_the_next_command_keeps_its_own_pace(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from m2async.ledger import (
     LedgerClosedError,
     LedgerError,
     ManifestChangedError,
+    Orders,
     RowNotFoundError,
     RowState,
     Run,
@@ -618,16 +619,29 @@ async def test_a_row_that_was_tried_often_enough_is_rejected_with_its_last_error
         assert events == [Event.REFUSED, Event.GIVEN_UP, Event.RETRY]
 
 
-async def test_a_run_in_progress_is_told_another_pace(ledger: Ledger) -> None:
+async def test_a_run_in_progress_is_told_its_pace_to_pause_and_to_stop(ledger: Ledger) -> None:
     async with planned(ledger) as run:
         view = await ledger.run("run")
-        assert await run.pace() is None
+        assert await run.orders() == Orders()
         await view.set_pace(80, 1)
-        first = await run.pace()
-        assert first is not None
-        assert (first.rate, first.burst) == (80, 1)
+        assert await run.orders() == Orders(80, 1)
+        await view.set_paused(True)
         await view.set_pace(0.5, 20)
-        assert (await run.pace()) == (await view.pace()) != first
+        assert await run.orders() == await view.orders() == Orders(0.5, 20, paused=True)
+        await view.set_paused(False)
+        await view.stop()
+        assert await run.orders() == Orders(0.5, 20, stopped=True)
+        async with planned(ledger, name="other") as other:
+            assert await other.orders() == Orders()
+
+
+async def test_what_a_run_was_told_holds_until_it_is_opened_again(ledger: Ledger) -> None:
+    async with planned(ledger):
+        view = await ledger.run("run")
+        await view.set_paused(True)
+    assert (await view.orders()).paused
+    async with planned(ledger) as run:
+        assert await run.orders() == await view.orders() == Orders()
 
 
 # Reading

@@ -1,0 +1,42 @@
+"""A pause in sending: whoever wants to send waits for its end, and no patience runs out meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+
+class Pause:
+    """Whether nothing is sent for now."""
+
+    def __init__(self) -> None:
+        self._over = asyncio.Event()
+        self._over.set()
+        self._began: float | None = None
+        self._seconds = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether there is one."""
+        return self._began is not None
+
+    def begin(self) -> None:
+        """Let it begin, if there is none."""
+        if self._began is None:
+            self._began = monotonic()
+            self._over.clear()
+
+    def end(self) -> None:
+        """Let it end, if there is one."""
+        if self._began is not None:
+            self._seconds += monotonic() - self._began
+            self._began = None
+            self._over.set()
+
+    async def over(self) -> None:
+        """Wait for its end."""
+        await self._over.wait()
+
+    def working_time(self) -> float:
+        """Give a time in seconds that stands still in a pause."""
+        return (self._began or monotonic()) - self._seconds
