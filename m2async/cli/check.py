@@ -8,6 +8,7 @@ import typer
 
 from m2async.cli.manifests import Manifest, show_problems
 from m2async.cli.output import BAD_INPUT, STOPPED, fail, say
+from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.errors import ConfigurationError, CredentialsError
@@ -35,7 +36,8 @@ def check(path: str, application: str | None, params: dict[str, str], service: S
 def _look_up(service: Service, wanted: Wanted) -> Report:
     async def look(_: Signals) -> Report:
         async with service.client() as client:
-            return await preflight(client, wanted)
+            with Waiting("looking up the applications"):
+                return await preflight(client, wanted)
 
     try:
         return run(look)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from m2async.cli.listings import Form
-from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_json, emit_list, fail, say
+from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_list, fail, say
+from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.ledger import (
     ExecutionClaimedError,
@@ -68,14 +71,14 @@ def runs(url: str | None, form: Form) -> None:
     """List the runs, with their rows by state."""
 
     async def read(ledger: Ledger) -> list[dict[str, Any]]:
-        return [
-            {
-                "run": summary.info.name,
-                **{state.label: summary.counts[state] for state in RowState},
-                **results_of(await (await ledger.run(summary.info.name)).execution_counts()),
-            }
-            for summary in await ledger.runs()
-        ]
+        rows: list[dict[str, Any]] = []
+        with Waiting("runs read") as waiting:
+            for summary in await ledger.runs():
+                executions = await (await ledger.run(summary.info.name)).execution_counts()
+                counts = {state.label: summary.counts[state] for state in RowState}
+                rows.append({"run": summary.info.name, **counts, **results_of(executions)})
+                waiting.advance()
+        return rows
 
     emit_list(with_ledger(url, read), ("run", *(state.label for state in RowState), *_RESULTS.values()), form)
 
@@ -86,7 +89,11 @@ def status(url: str | None, run_name: str, form: Form) -> None:
     async def read(ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
         view = await ledger.run(run_name)
         counts, executions = await view.counts(), await view.execution_counts()
-        troubles = [line(row) async for row in view.rows(RowState.INTENT, RowState.UNKNOWN, RowState.REJECTED)]
+        troubles = []
+        with Waiting("jobs in trouble") as waiting:
+            async for row in view.rows(RowState.INTENT, RowState.UNKNOWN, RowState.REJECTED):
+                troubles.append(line(row))
+                waiting.advance()
         ends = [
             {
                 "status": alike.status,
@@ -133,19 +140,10 @@ def export(url: str | None, run_name: str, form: Literal["csv", "jsonl"]) -> Non
         view = await ledger.run(run_name)
         if form == "csv":
             emit(_csv_line(_FIELDS))
-        async for row, execution in _with_executions(view):
-            fields = line(row)
-            fields |= {
-                "status": None if execution is None else execution.status,
-                "return_code": None if execution is None else execution.return_code,
-            }
-            if form == "jsonl":
-                del fields["candidates"]
-                emit_json(fields)
-            else:
-                error = fields["error"] or {}
-                fields |= {"error_code": error.get("code"), "error_message": error.get("message")}
-                emit(_csv_line(["" if fields[name] is None else fields[name] for name in _FIELDS]))
+        with Waiting("rows written", view.info.rows, hidden=sys.stdout.isatty()) as waiting:
+            async for row, execution in _with_executions(view):
+                emit(_exported(row, execution, form))
+                waiting.advance()
 
     with_ledger(url, write)
 
@@ -167,6 +165,18 @@ def resolve(url: str | None, run_name: str, key: str, started: str | None, *, no
 
     row = with_ledger(url, write)
     say(f"{key} is {row.state.label}" + (f" as {row.execution_id}" if row.execution_id else ""))
+
+
+def _exported(row: LedgerRow, execution: TrackedExecution | None, form: Literal["csv", "jsonl"]) -> str:
+    fields = line(row)
+    fields["status"] = None if execution is None else execution.status
+    fields["return_code"] = None if execution is None else execution.return_code
+    if form == "jsonl":
+        del fields["candidates"]
+        return json.dumps(fields, ensure_ascii=False)
+    error = fields["error"] or {}
+    fields |= {"error_code": error.get("code"), "error_message": error.get("message")}
+    return _csv_line(["" if fields[name] is None else fields[name] for name in _FIELDS])
 
 
 async def _with_executions(view: RunView) -> AsyncGenerator[tuple[LedgerRow, TrackedExecution | None], None]:

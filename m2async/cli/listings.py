@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal
 
 from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail
+from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.client import M2Client
@@ -18,35 +19,36 @@ Row = dict[str, Any]
 def apps(service: Service, form: Form) -> None:
     """List the applications."""
 
-    async def read(client: M2Client) -> list[Row]:
-        return [
-            {"application_id": app.application_id, "name": app.name, "status": app.status}
-            async for app in client.list_applications()
-        ]
+    async def read(client: M2Client) -> AsyncIterator[Row]:
+        async for app in client.list_applications():
+            yield {"application_id": app.application_id, "name": app.name, "status": app.status}
 
-    emit_list(_ask(service, read), ("application_id", "name", "status"), form)
+    emit_list(_ask("applications", service, read), ("application_id", "name", "status"), form)
 
 
 def jobs(service: Service, application: str | None, prefix: str | None, form: Form) -> None:
     """List the batch job definitions of one application, or of all."""
 
-    async def read(client: M2Client) -> list[Row]:
+    async def read(client: M2Client) -> AsyncIterator[Row]:
         applications = (
             [application] if application else [app.application_id async for app in client.list_applications()]
         )
-        return [
-            {"application_id": application_id, "type": job.type, "job": job.name, "folder": job.folder_path}
-            for application_id in applications
-            async for job in client.list_batch_job_definitions(application_id, prefix=prefix)
-        ]
+        for application_id in applications:
+            async for job in client.list_batch_job_definitions(application_id, prefix=prefix):
+                yield {"application_id": application_id, "type": job.type, "job": job.name, "folder": job.folder_path}
 
-    emit_list(_ask(service, read), ("application_id", "type", "job", "folder"), form)
+    emit_list(_ask("jobs", service, read), ("application_id", "type", "job", "folder"), form)
 
 
-def _ask(service: Service, read: Callable[[M2Client], Awaitable[list[Row]]]) -> list[Row]:
+def _ask(what: str, service: Service, read: Callable[[M2Client], AsyncIterator[Row]]) -> list[Row]:
     async def ask(_: Signals) -> list[Row]:
+        rows: list[Row] = []
         async with service.client() as client:
-            return await read(client)
+            with Waiting(what) as waiting:
+                async for row in read(client):
+                    rows.append(row)
+                    waiting.advance()
+        return rows
 
     try:
         return run(ask)

@@ -1,9 +1,10 @@
-"""The progress bar of a submission, on stderr where that is a terminal: first of its manifest, then of its jobs."""
+"""Progress bars, on stderr where that is a terminal: of a submission, and of whatever else takes its time."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,54 @@ _PATIENCE = 1.0
 
 _ROWS = 1_000
 """Rows between two moves of that bar."""
+
+
+class Waiting:
+    """A bar for work of which nothing else is seen: there once it took more than a second, and gone at its end.
+
+    `what` names what is counted, and `total` says how many there are, where that is known.
+    """
+
+    def __init__(self, what: str, total: int | None = None, *, hidden: bool = False) -> None:
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.TextColumn("{task.fields[done]}", markup=False),
+            progress.TimeElapsedColumn() if total is None else progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=hidden or not sys.stderr.isatty(),
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._task = self._bar.add_task(what, total=total, done="")
+        self._timer = threading.Timer(_PATIENCE, self._show)
+        self._timer.daemon = True
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        if not self._bar.disable:
+            self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._ended = True
+            self._bar.stop()
+
+    def advance(self, count: int = 1) -> None:
+        """Show that so many more are done."""
+        task = self._bar.tasks[self._task]
+        done = f"{task.completed + count:,.0f}" + ("" if task.total is None else f"/{task.total:,.0f}")
+        self._bar.update(self._task, advance=count, done=done)
+
+    def _show(self) -> None:
+        with self._lock:
+            if not self._ended:
+                self._bar.start()
 
 
 class Progress:

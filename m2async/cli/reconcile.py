@@ -10,6 +10,7 @@ from m2async.adopt import Adopted, Ambiguous, Margins, NotStarted
 from m2async.cli.ledgers import default_ledger, line, some
 from m2async.cli.listings import Form
 from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
+from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.clock import steady_time
@@ -31,19 +32,21 @@ def reconcile(run_name: str, service: Service, url: str | None, settle: float, f
                 of_application: dict[str, list[LedgerRow]] = defaultdict(list)
                 for row in unknown:
                     of_application[row.request.application_id].append(row)
-                for application_id, rows in of_application.items():
-                    by_id = {(opened.info.id, row.number): row for row in rows}
-                    decisions = await decide(
-                        client,
-                        ledger,
-                        application_id,
-                        settled_before=steady_time() - settle,
-                        margins=Margins(late=settle),
-                        wanted=by_id.keys(),
-                        echoes={},
-                    )
-                    for row_id, decision in decisions.items():
-                        await _write(opened, by_id[row_id], decision)
+                with Waiting("unknown jobs looked for", len(unknown)) as waiting:
+                    for application_id, rows in of_application.items():
+                        by_id = {(opened.info.id, row.number): row for row in rows}
+                        decisions = await decide(
+                            client,
+                            ledger,
+                            application_id,
+                            settled_before=steady_time() - settle,
+                            margins=Margins(late=settle),
+                            wanted=by_id.keys(),
+                            echoes={},
+                        )
+                        for row_id, decision in decisions.items():
+                            await _write(opened, by_id[row_id], decision)
+                            waiting.advance()
                 return [await opened.row(row.key) for row in unknown]
 
     try:

@@ -62,6 +62,7 @@ async def on_terminal(
     url: str | None = None,
     once: str | None = None,
     send: signal.Signals = signal.SIGINT,
+    program: str = COMMAND,
 ) -> tuple[int, str]:
     """Run the command on a terminal, and give its exit code and all that it wrote there.
 
@@ -72,7 +73,7 @@ async def on_terminal(
     environment = settings(url)
     del environment["COLUMNS"]
     process = subprocess.Popen(
-        [COMMAND, *map(str, arguments)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [program, *map(str, arguments)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
     )
     os.close(theirs)
 
