@@ -16,6 +16,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from m2async.errors import CallError, M2AsyncError, M2ServiceException
 from m2async.jobs import StartBatchJob
+from m2async.results import Judgement, Result
 
 logging.getLogger("m2async").addHandler(logging.NullHandler())
 
@@ -23,7 +24,7 @@ _render_logfmt = structlog.processors.LogfmtRenderer(bool_as_flag=False)
 
 
 class Events:
-    """Writes the log events of a submitter; parameters and secrets only if `log_params`."""
+    """Writes the log events of a submitter or tracker; parameters and secrets only if `log_params`."""
 
     def __init__(self, *, logger: FilteringBoundLogger | None = None, log_params: bool = False) -> None:
         logger = logger or _default_logger()
@@ -81,6 +82,30 @@ class Events:
     def application_held(self, application_id: str, error: CallError) -> None:
         """The application refuses its jobs; they wait."""
         self._logger.warning("application.held", application_id=application_id, **_error(error))
+
+    def ended(
+        self,
+        key: str,
+        application_id: str,
+        job: str,
+        execution_id: str,
+        status: str | None,
+        return_code: str | None,
+        judgement: Judgement,
+    ) -> None:
+        """The execution has ended, as the service says, or it is no longer known to it."""
+        write = self._logger.info if judgement.result is Result.SUCCESS else self._logger.error
+        write(
+            "execution.ended",
+            key=key,
+            application_id=application_id,
+            job=job,
+            execution_id=execution_id,
+            status=status,
+            return_code=return_code,
+            result=judgement.result.value,
+            reason=judgement.reason,
+        )
 
     def stopped(self, error: M2AsyncError) -> None:
         """Nothing more is sent at all."""

@@ -17,9 +17,11 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 
 import anyio
 from msgspec.structs import replace
+from structlog.typing import FilteringBoundLogger
 
 from m2async.clock import steady_time
 from m2async.errors import CallError, ConflictException, ResourceNotFoundException, ValidationException
+from m2async.events import Events
 from m2async.ledger import Ledger, Observation, RunView, TrackedExecution, open_ledger
 from m2async.ledger.rows import to_micros, to_seconds
 from m2async.pacing import Pacer, TokenBucket
@@ -88,6 +90,7 @@ class Tracker:
         more: asked whether further rows may still be started; as long as it says so, tracking goes on. By default no
             row is expected that is not started when tracking begins.
         retry: how long a call is repeated that fails in passing.
+        logger: a structlog logger to use instead of the host's pipeline, for an event when an execution has ended.
         troubled: told each such failure, and the seconds that are waited then.
         clock: the time in seconds of the epoch.
         sleep: waits for some seconds.
@@ -110,6 +113,7 @@ class Tracker:
         longest: float = 30.0,
         more: Callable[[], Awaitable[bool]] | None = None,
         retry: RetryPolicy | None = None,
+        logger: FilteringBoundLogger | None = None,
         troubled: Callable[[CallError, float], None] = lambda error, seconds: None,
         clock: Callable[[], float] = steady_time,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
@@ -124,6 +128,7 @@ class Tracker:
         self._longest = longest
         self._more = more
         self._policy = retry or RetryPolicy(base=0.5, cap=30.0, patience=3_600.0)
+        self._events = Events(logger=logger)
         self._troubled = troubled
         self._clock = clock
         self._sleep = sleep
@@ -165,6 +170,13 @@ class Tracker:
         for application in self._applications.values():
             if application.failure is not None and application.open:
                 raise application.failure
+
+    def _log(self, execution: TrackedExecution) -> None:
+        if execution.ended:
+            self._events.ended(
+                execution.key, execution.application_id, execution.job.name, execution.execution_id,
+                execution.status, execution.return_code, execution.judgement,
+            )  # fmt: skip
 
     async def refresh(self) -> None:
         """Look at every open execution once, and write down what changed."""
@@ -209,6 +221,7 @@ class Tracker:
             await self._view.observe([_observation(change.execution) for change in changes])
         for change in changes:
             application.update(change.execution)
+            self._log(change.execution)
         return changes
 
     async def _find(self, application: _Application) -> dict[str, BatchJobExecution]:

@@ -49,7 +49,7 @@ LAYERS = {
 }
 ONLY_IN = {
     "tenacity": {"retry"},
-    "structlog": {"events", "submitter", "cli"},
+    "structlog": {"events", "submitter", "tracker", "cli"},
     "yaml": {"manifest"},
     "typer": {"cli"},
     "hdrh": {"latency"},

@@ -334,6 +334,7 @@ def track(
     profile: Profile = None,
     timeout: Timeout = 60.0,
     output: JobOutput = "table",
+    log_file: LogFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Follow a run to its end."""
@@ -342,7 +343,7 @@ def track(
     from m2async.cli.track import track as command
 
     service = Service(endpoint_url, region, profile, timeout)
-    command(run_name, service, ledger, parse_rules(max_rc or []), output, quiet=quiet)
+    command(run_name, service, ledger, parse_rules(max_rc or []), output, log_file, quiet=quiet)
 
 
 @app.command(

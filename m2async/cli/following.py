@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+from structlog.typing import FilteringBoundLogger
 
 from m2async.cli.output import say
 from m2async.cli.track import EndLines, say_trouble
@@ -28,11 +29,12 @@ class Following:
         *,
         stop: Callable[[str], None],
         lines: EndLines | None,
+        logger: FilteringBoundLogger | None,
     ) -> None:
         self.dispatch = dispatch
         self.failures = 0
         self._run = run
-        self._tracker = Tracker(client, ledger, run, more=self._more_are_started, troubled=say_trouble)
+        self._tracker = Tracker(client, ledger, run, more=self._more_are_started, logger=logger, troubled=say_trouble)
         self._stop = stop
         self._lines = lines
         self._submitting = True

@@ -285,7 +285,7 @@ class _Submission:
             beside = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(beside.cancel_scope.cancel)
             beside.start_soon(self._say_what_is_held, submitter)
-            following = await self._follow(client, ledger, run, submitter, beside)
+            following = await self._follow(client, ledger, run, submitter, beside, log)
             beside.start_soon(follow_orders, run, submitter, partial(self._interrupt, submitter, following))
             once_more = "; once more to leave at once"
             signals.on_first = lambda: self._interrupt(submitter, following, "interrupted", once_more)
@@ -380,7 +380,7 @@ class _Submission:
                 self._show_outcome(outcome_of(row), before=True)
 
     async def _follow(
-        self, client: M2Client, ledger: Ledger, run: Run, submitter: Submitter, beside: TaskGroup
+        self, client: M2Client, ledger: Ledger, run: Run, submitter: Submitter, beside: TaskGroup, log: Log | None
     ) -> Following | None:
         """Track the run beside its submission, if its rows come after others or only so many may be in progress."""
         after, max_running = await run.dependencies(), self._planned.max_running
@@ -389,7 +389,8 @@ class _Submission:
             return None
         dispatch = await Dispatch.open(run, after, max_running=max_running)
         lines = EndLines(self._show.output) if awaited else None
-        following = Following(client, ledger, run, dispatch, stop=submitter.stop, lines=lines)
+        logger = log and log.logger
+        following = Following(client, ledger, run, dispatch, stop=submitter.stop, lines=lines, logger=logger)
         beside.start_soon(following.run)
         return following
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ from rich import progress
 from rich.console import Console
 
 from m2async.cli.ledgers import default_ledger
+from m2async.cli.log_file import open_log
 from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_json, fail, say, table_line
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
@@ -60,17 +62,21 @@ def track(
     url: str | None,
     rules: Mapping[str | None, int],
     form: Literal["table", "jsonl"],
+    log_file: str | None,
     *,
     quiet: bool,
 ) -> None:
     """Follow a run until all its executions have ended and nobody submits it any more."""
 
     async def work(_: Signals) -> int:
-        async with open_ledger(url or default_ledger()) as ledger:
+        async with contextlib.AsyncExitStack() as stack:
+            log = stack.enter_context(open_log(log_file)) if log_file else None
+            ledger = await stack.enter_async_context(open_ledger(url or default_ledger()))
             view = await ledger.run(run_name)
             await write_rules(view, rules)
             async with service.client() as client:
-                tracker = Tracker(client, ledger, view, more=view.in_use, troubled=say_trouble)
+                logger = log and log.logger
+                tracker = Tracker(client, ledger, view, more=view.in_use, logger=logger, troubled=say_trouble)
                 with StatusBar(await view.execution_counts(), hidden=quiet) as bar:
                     lines = EndLines(form)
                     await lines.fit(view)

@@ -158,6 +158,24 @@ async def test_track_of_a_run_in_another_account_concludes_nothing(book: Book, t
 # --wait
 
 
+async def test_the_log_file_has_an_event_for_every_end(book: Book, tmp_path: Path) -> None:
+    log = tmp_path / "events.log"
+    await book.submit(manifest(tmp_path, "GOOD", "BAD"), "--wait", "--log-file", log)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    ids = {event["key"]: event["execution_id"] for event in events if event["event"] == "batch_job.started"}
+    ends = {event["key"]: event for event in events if event["event"] == "execution.ended"}
+    again = tmp_path / "again.log"
+    assert (await book("track", "night", "--log-file", again)).code == 1
+    assert again.read_text() == ""  # nothing has ended since
+    assert len(events) == len(ids) + len(ends) == 4
+    assert {key: end["execution_id"] for key, end in ends.items()} == ids
+    told = {key: (end["level"], end["status"], end["return_code"], end["result"]) for key, end in ends.items()}
+    assert told == {
+        "good-0": ("info", "Succeeded", "0", "success"),
+        "bad-1": ("error", "Failed", "12", "failure"),
+    }
+
+
 async def test_submit_and_wait_prints_what_each_job_came_to(book: Book, tmp_path: Path) -> None:
     waited = await book.submit(manifest(tmp_path, "GOOD", "BAD"), "--wait")
     assert waited.code == 1
