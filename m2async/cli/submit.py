@@ -32,6 +32,7 @@ from m2async.errors import (
     InvalidRequestError,
     M2AsyncError,
     ManifestError,
+    NotSentError,
     SubmissionStoppedError,
 )
 from m2async.jobs import StartBatchJob, check_identifier
@@ -438,7 +439,9 @@ class _Submission:
     async def _stopped(self, cause: M2AsyncError, run: Run) -> None:
         """Say why, and which jobs were not sent: those read before the stop, and those still to be read."""
         self._progress.stop()
-        say(f"m2async: stopped: {cause.code}: {cause.message}")
+        # What was not sent has no code of the service's, and its message says all.
+        code = "" if isinstance(cause, NotSentError) else f"{cause.code}: "
+        say(f"m2async: stopped: {code}{cause.message}")
         for key, request in self._open.items():
             self._lines.not_sent(key, request, cause)
         async for row in run.rows(*_NOT_STARTED, after=self._last_read):

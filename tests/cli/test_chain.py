@@ -156,7 +156,7 @@ async def test_an_order_that_cannot_be_followed_stops_the_run(tmp_path: Path) ->
         await runner.cleanup()
     assert ended.code == 3
     assert {line["key"]: line["state"] for line in ended.lines} == {"a": "started", "b": "skipped"}
-    assert "m2async: stopped: NotSentError: the executions cannot be followed: AccessDeniedException: no\n" in ended.err
+    assert "m2async: stopped: the executions cannot be followed: AccessDeniedException: no\n" in ended.err
 
 
 @pytest.mark.parametrize("rows", [["a,{},SLOW.jcl,", "b,{},SLOW.jcl,a"], ["a,{},SLOW.jcl,", "b,{},SLOW.jcl,"]])

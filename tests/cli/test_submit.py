@@ -280,7 +280,7 @@ async def test_an_unreachable_endpoint_is_exit_code_3(tmp_path: Path) -> None:
         url = server.url
     ended = await m2async("submit", manifest(tmp_path), "--output", "jsonl", url=url)
     assert ended.code == 3
-    assert f"m2async: stopped: NotSentError: no connection to {url.removeprefix('http://')}: " in ended.err
+    assert f"m2async: stopped: no connection to {url.removeprefix('http://')}: " in ended.err
     assert {line["state"] for line in ended.lines} <= {"rejected", "skipped"}
 
 

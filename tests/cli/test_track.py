@@ -160,7 +160,7 @@ async def test_track_of_a_run_in_another_account_concludes_nothing(book: Book, t
 
 async def test_the_log_file_has_an_event_for_every_end(book: Book, tmp_path: Path) -> None:
     log = tmp_path / "events.log"
-    await book.submit(manifest(tmp_path, "GOOD", "BAD"), "--wait", "--log-file", log)
+    await book.submit(manifest(tmp_path, "GOOD", "BAD"), "--wait", "--log-file", str(log))
     events = [json.loads(line) for line in log.read_text().splitlines()]
     ids = {event["key"]: event["execution_id"] for event in events if event["event"] == "batch_job.started"}
     ends = {event["key"]: event for event in events if event["event"] == "execution.ended"}
