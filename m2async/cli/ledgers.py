@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -26,7 +26,6 @@ from m2async.ledger import (
     RowNotFoundError,
     RowState,
     RunNotFoundError,
-    RunView,
     TrackedExecution,
     open_ledger,
 )
@@ -141,7 +140,7 @@ def export(url: str | None, run_name: str, form: Literal["csv", "jsonl"]) -> Non
         if form == "csv":
             emit(_csv_line(_FIELDS))
         with Waiting("rows written", view.info.rows, hidden=sys.stdout.isatty()) as waiting:
-            async for row, execution in _with_executions(view):
+            async for row, execution in view.jobs():
                 emit(_exported(row, execution, form))
                 waiting.advance()
 
@@ -177,16 +176,6 @@ def _exported(row: LedgerRow, execution: TrackedExecution | None, form: Literal[
     error = fields["error"] or {}
     fields |= {"error_code": error.get("code"), "error_message": error.get("message")}
     return _csv_line(["" if fields[name] is None else fields[name] for name in _FIELDS])
-
-
-async def _with_executions(view: RunView) -> AsyncGenerator[tuple[LedgerRow, TrackedExecution | None], None]:
-    """Give each row with what is known of its execution, page by page."""
-    after = 0
-    while rows := await view.page(after=after):
-        found = {each.number: each for each in await view.executions(rows[0].number, rows[-1].number)}
-        for row in rows:
-            yield row, found.get(row.number)
-        after = rows[-1].number
 
 
 def results_of(executions: Iterable[ExecutionCount]) -> dict[str, int]:

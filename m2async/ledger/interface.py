@@ -130,6 +130,15 @@ class RunView(ABC):
     async def stop(self) -> None:
         """Tell whoever has the run open for writing to send nothing more, and to end."""
 
+    async def jobs(self) -> AsyncGenerator[tuple[LedgerRow, TrackedExecution | None], None]:
+        """Iterate over all rows with their executions, as they are when their page is read."""
+        after = 0
+        while rows := await self.page(after=after):
+            found = {each.number: each for each in await self.executions(rows[0].number, rows[-1].number)}
+            for row in rows:
+                yield row, found.get(row.number)
+            after = rows[-1].number
+
     async def all_executions(self, *, open_only: bool = False) -> AsyncGenerator[TrackedExecution, None]:
         """Iterate over the executions of the run, as they are when their span is read."""
         for first in range(1, self.info.rows + 1, SPAN):

@@ -1,0 +1,107 @@
+"""`m2async report`: a run as a page in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import progress
+from rich.console import Console
+
+from m2async.cli.ledgers import with_ledger
+from m2async.cli.output import BAD_INPUT, emit, fail, say
+from m2async.ledger import Ledger
+from m2async.report import run_page
+
+_PATIENCE = 1.0
+"""Seconds of reading before a bar shows it."""
+
+_ROWS = 500
+"""Rows between two moves of that bar."""
+
+_LONGEST_NAME = 120  # characters; file systems take 255 bytes
+
+
+def report(url: str | None, run_name: str, output: str | None) -> None:
+    """Write the page of a run: to a file of the run's name here, to another, or to stdout."""
+    path = Path(file_name(run_name) if output is None else output)
+    if output != "-":
+        _check(path)
+
+    async def read(ledger: Ledger) -> str:
+        view = await ledger.run(run_name)
+        with _bar(view.info.rows) as advance:
+            return await run_page(view, advance=advance)
+
+    page = with_ledger(url, read)
+    if output == "-":
+        emit(page)
+        return
+    try:
+        size = write(path, page)
+    except OSError as exc:
+        fail(f"{path} cannot be written: {exc.strerror}", BAD_INPUT)
+    say(f"{path}: the report of run {run_name}, {size / 1e6:,.1f} MB")
+
+
+def file_name(run_name: str) -> str:
+    """Give a file name for a run, of characters that every file system takes."""
+    safe = re.sub(r"[^\w.-]+", "_", run_name)[:_LONGEST_NAME].lstrip(".-")
+    return f"{safe or 'run'}.html"
+
+
+def _check(path: Path) -> None:
+    """End the command where the file could not be written anyway, before the run is read."""
+    if path.is_dir():
+        fail(f"{path} is a folder: give -o a file", BAD_INPUT)
+    if not path.parent.is_dir():
+        fail(f"{path} cannot be written: there is no folder {path.parent}", BAD_INPUT)
+
+
+def write(path: Path, page: str) -> int:
+    """Write the page, all of it or nothing; gives its size in bytes. Others may read it, as any file of its owner's."""
+    content = page.encode()
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:64]}.", delete=False) as file:
+        try:
+            file.write(content)
+            mask = os.umask(0)
+            os.umask(mask)
+            os.fchmod(file.fileno(), 0o666 & ~mask)
+            os.replace(file.name, path)  # noqa: PTH105 - a name, not a path
+        except BaseException:
+            os.unlink(file.name)  # noqa: PTH108 - a name, not a path
+            raise
+    return len(content)
+
+
+@contextmanager
+def _bar(rows: int) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal how many rows were read, once that takes its time."""
+    bar = progress.Progress(
+        progress.BarColumn(bar_width=None),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("jobs read"),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+        expand=True,
+    )
+    task = bar.add_task("", total=rows)
+
+    def advance(read: int) -> None:
+        if not read % _ROWS:
+            bar.update(task, completed=read)
+
+    showing = asyncio.get_running_loop().call_later(_PATIENCE, bar.start)
+    try:
+        yield advance
+    finally:
+        showing.cancel()
+        bar.stop()

@@ -1,0 +1,80 @@
+"""How pages word numbers, times and texts that came from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from markupsafe import Markup
+
+CUT = 80
+"""Characters that are shown of a text from elsewhere, unless told."""
+
+
+NOTHING = "—"
+"""What stands where there is no value."""
+
+
+def visible(text: str) -> str:
+    """Write out the characters that are not printable, as Python does: what turns text around shows as its code."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def data(text: object, limit: int = CUT) -> Markup:
+    """Show a text from elsewhere: cut, visible, and apart from the direction of the text around it."""
+    shown = str(text)
+    if len(shown) > limit:
+        shown = f"{shown[:limit]}…"
+    return Markup("<bdi>{}</bdi>").format(visible(shown))
+
+
+def number(value: float) -> str:
+    """Write a number with as many digits as a reader needs: 12,345, 48.1, 0.25."""
+    if value == int(value) or abs(value) >= 1_000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def seconds(value: float | None) -> str:
+    """Write a duration in the unit that suits it: 12 ms, 3.2 s, 4 min 05 s, 2 h 10 min, 3 d 4 h."""
+    if value is None:
+        return NOTHING
+    if 0 < value < 0.9995:
+        return f"{number(round(value * 1e3, 1))} ms"
+    if value < 59.95:
+        return f"{value:.2f}".rstrip("0").rstrip(".") + " s" if value < 10 else f"{value:.1f} s"
+    whole = round(value)
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    minutes = round(value / 60)
+    if minutes < 1_440:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    hours = round(value / 3_600)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def moment(at: float | None) -> str:
+    """Write a time, seconds of the epoch, as this machine's clock has it, with its distance from UTC."""
+    if at is None:
+        return NOTHING
+    text = datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")
+    return f"{text[:19]} UTC{text[19:]}"
+
+
+def percent(part: float, whole: float) -> str:
+    """Write a share; one that is not all of it is never rounded to 100 %, nor one that is not nothing to 0 %."""
+    if not whole or not part:
+        return "0 %"
+    if part == whole:
+        return "100 %"
+    return f"{min(99.9, max(0.1, 100 * part / whole)):.1f} %".replace(".0 %", " %")
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Write a count with its noun."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    each.__name__: each for each in (data, number, seconds, moment, percent, plural)
+}
