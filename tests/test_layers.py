@@ -49,6 +49,8 @@ LAYERS = {
     "tracker": 4,
     "report": 4,
     "local": 4,
+    "cancel": 4,
+    "dashboard": 5,
     "cli": 5,
 }
 ONLY_IN = {

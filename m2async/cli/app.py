@@ -284,6 +284,41 @@ def status(run_name: RunName, ledger: LedgerUrl = None, output: Listing = "table
 
 
 @app.command(
+    help="Show a run as it goes: throughput, states, throttles, what is left, until it has ended.\n\n"
+    "It only reads the ledger: start it at any time, from any terminal. Where the output is no terminal it prints "
+    "plain lines. Exit code: 0 the run has ended; 2 there is no such run; 130 after Ctrl-C, which the run does not "
+    "notice.",
+    epilog="Example: m2async watch nightly-1a2b3c4d",
+)
+def watch(run_name: RunName, ledger: LedgerUrl = None) -> None:
+    """Show a run as it goes."""
+    from m2async.cli.watch import watch as command
+
+    command(ledger, run_name)
+
+
+@app.command(
+    help="Serve a page with the runs of the ledger, on this machine alone, until it is interrupted.\n\n"
+    "Prints its URL, with a token in it, on the first line. A run in progress can be given another rate there, be "
+    "paused and stopped, and executions can be cancelled, for which alone the service is called.",
+    epilog="Example: m2async dashboard --port 8200",
+)
+def dashboard(
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Loopback port; 0 for a free one.")] = 0,
+    ledger: LedgerUrl = None,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: Profile = None,
+    timeout: Timeout = 60.0,
+) -> None:
+    """Serve a page with the runs of the ledger."""
+    from m2async.cli.dashboard import dashboard as command
+    from m2async.cli.service import Service
+
+    command(ledger, port, Service(endpoint_url, region, profile, timeout))
+
+
+@app.command(
     help="Follow the executions of a run until all have ended, and print what each came to.\n\n"
     "It may be started at any time, from any terminal, also while the run is being submitted, and as often as you "
     "like. Exit code: 0 every job of the run succeeded; 1 some failed, are unknown or were not started; 2 bad input; "

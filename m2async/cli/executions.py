@@ -7,23 +7,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import typer
 
+from m2async.cancel import OF_ALL, Calls, cancel_executions
 from m2async.cli.ledgers import default_ledger
 from m2async.cli.listings import Form
 from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
+from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.cli.track import explained, say_trouble
 from m2async.client import M2Client
-from m2async.errors import (
-    AccessDeniedException,
-    AuthenticationException,
-    CallError,
-    ConfigurationError,
-    ConflictException,
-    CredentialsError,
-    M2AsyncError,
-    M2ServiceException,
-)
+from m2async.errors import ConfigurationError, M2AsyncError, M2ServiceException
 from m2async.ledger import (
     IllegalTransitionError,
     Ledger,
@@ -36,15 +29,11 @@ from m2async.ledger import (
     TrackedExecution,
     open_ledger,
 )
-from m2async.pacing import Pacer, TokenBucket
 from m2async.restart import NoRestartPointError, restart_job
 from m2async.results import Result
-from m2async.retry import RetryPolicy, repeated
 from m2async.tracker import Tracker
 
 T = TypeVar("T")
-_OF_ALL = (AccessDeniedException, AuthenticationException, CredentialsError, ConfigurationError)
-"""What every further call would meet as well."""
 
 
 class Selection(NamedTuple):
@@ -65,61 +54,29 @@ class Selection(NamedTuple):
         ]
 
 
-class _Calls:
-    """Calls one after another, at a pace; each is made again where it fails in passing."""
-
-    def __init__(self, rate: float) -> None:
-        self._pacer = Pacer(TokenBucket(rate, 1.0))
-
-    async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
-        async def paced() -> T:
-            await self._pacer.acquire()
-            return await call()
-
-        return await repeated(paced, RetryPolicy(patience=60.0), reached=lambda: True, before_wait=say_trouble)
-
-
 def cancel(run_name: str, selection: Selection, service: Service, url: str | None, rate: float, form: Form) -> None:
     """Cancel what has not ended of the selection, and list what came of each."""
     _check_rate(rate)
 
     async def work(ledger: Ledger, client: M2Client) -> list[dict[str, Any]]:
         view = await ledger.run(run_name)
-        async with Tracker(client, ledger, view, troubled=say_trouble) as tracker:
-            await tracker.refresh()
+        await _refresh(client, ledger, view)
         chosen = await selection.of(view)
         still_open = sum(not execution.ended for execution in chosen)
         say(f"cancelling {still_open:,} executions of run {run_name}; {len(chosen) - still_open:,} have ended")
         counts = await view.counts()
         if counts[RowState.UNKNOWN] + counts[RowState.INTENT]:
             say(f"{counts[RowState.UNKNOWN] + counts[RowState.INTENT]:,} jobs may be running and have no execution id")
-        calls = _Calls(rate)
-        return [await _cancel(client, calls, view, execution) for execution in chosen]
+        ends: list[dict[str, Any]] = []
+        with Waiting("executions cancelled", len(chosen)) as waiting:
+            async for end in cancel_executions(client, Calls(rate, say_trouble), view, chosen):
+                ends.append(end._asdict())
+                waiting.advance()
+        return ends
 
     lines = _with_service(url, service, work)
     emit_list(lines, ("key", "execution_id", "outcome", "reason"), form)
     raise typer.Exit(1 if any(line["outcome"] == "not cancelled" for line in lines) else 0)
-
-
-async def _cancel(client: M2Client, calls: _Calls, view: RunView, execution: TrackedExecution) -> dict[str, Any]:
-    application_id, execution_id = execution.application_id, execution.execution_id
-    secret = (await view.row(execution.key)).request.auth_secrets_manager_arn
-    outcome, reason = "cancelling", ""
-    if execution.ended:
-        outcome, reason = "had ended", execution.judgement.reason
-    else:
-        try:
-            await calls(
-                lambda: client.cancel_batch_job_execution(application_id, execution_id, auth_secrets_manager_arn=secret)
-            )
-        except _OF_ALL:
-            raise
-        except CallError as error:
-            outcome, reason = "not cancelled", f"{error.code}: {error.message}"
-            if isinstance(error, ConflictException):
-                now = await calls(lambda: client.get_batch_job_execution(application_id, execution_id))
-                outcome, reason = ("had ended", f"as {now.status}") if now.is_terminal else (outcome, reason)
-    return {"key": execution.key, "execution_id": execution_id, "outcome": outcome, "reason": reason}
 
 
 def restart(
@@ -131,19 +88,23 @@ def restart(
     async def work(ledger: Ledger, client: M2Client) -> int:
         await ledger.run(run_name)  # a run that does not exist is not made
         async with await ledger.open_run(run_name) as opened:
-            async with Tracker(client, ledger, opened, troubled=say_trouble) as tracker:
-                await tracker.refresh()
+            await _refresh(client, ledger, opened)
             chosen = await Selection(keys).of(opened)
             failed = [execution for execution in chosen if execution.judgement.result is Result.FAILURE]
-            calls = _Calls(rate)
-            return sum([await _restart(client, calls, opened, execution, from_step) for execution in failed])
+            calls = Calls(rate, say_trouble)
+            restarted = 0
+            with Waiting("executions looked into", len(failed)) as waiting:
+                for execution in failed:
+                    restarted += await _restart(client, calls, opened, execution, from_step)
+                    waiting.advance()
+            return restarted
 
     if not _with_service(url, service, work):
         fail("no execution was restarted", 1)
 
 
 async def _restart(
-    client: M2Client, calls: _Calls, opened: Run, execution: TrackedExecution, from_step: str | None
+    client: M2Client, calls: Calls, opened: Run, execution: TrackedExecution, from_step: str | None
 ) -> bool:
     application_id, execution_id, key = execution.application_id, execution.execution_id, execution.key
     secret = (await opened.row(key)).request.auth_secrets_manager_arn
@@ -158,12 +119,19 @@ async def _restart(
         say(f"m2async: {key} is not restarted: {error.message}")
         return False
     except M2ServiceException as error:
-        if isinstance(error, _OF_ALL):
+        if isinstance(error, OF_ALL):
             raise
         say(f"m2async: {key} is not restarted: {error}")
         return False
     say(f"{key}: {job.name} ({execution.judgement.reason})")
     return True
+
+
+async def _refresh(client: M2Client, ledger: Ledger, view: RunView) -> None:
+    """See what has ended."""
+    async with Tracker(client, ledger, view, troubled=say_trouble) as tracker:
+        with Waiting("asking what has ended"):
+            await tracker.refresh()
 
 
 def _check_rate(rate: float) -> None:

@@ -1,0 +1,40 @@
+"""`m2async dashboard`: serve the runs of a ledger on loopback, until a signal."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import anyio
+
+from m2async.cli.ledgers import default_ledger
+from m2async.cli.output import BAD_INPUT, STOPPED, emit, fail, say
+from m2async.cli.running import Signals, run
+from m2async.cli.service import Service
+from m2async.dashboard.server import serve
+from m2async.errors import ConfigurationError
+from m2async.ledger import LedgerAddressError, LedgerError, open_ledger
+from m2async.pages.texts import visible
+
+
+def dashboard(url: str | None, port: int, service: Service) -> None:
+    """Serve it, and print its URL on the first line."""
+
+    async def serving(_: Signals) -> None:
+        async with (
+            open_ledger(url or default_ledger()) as ledger,
+            serve(ledger, service.client, _report, port=port) as address,
+        ):
+            emit(address)
+            say("The URL lets whoever has it act on your runs. Ctrl-C ends the dashboard.")
+            await anyio.sleep_forever()
+
+    try:
+        run(serving)
+    except (ConfigurationError, LedgerAddressError) as exc:
+        fail(str(exc), BAD_INPUT)
+    except LedgerError as exc:
+        fail(str(exc), STOPPED)
+
+
+def _report(run_name: str, what: str) -> None:
+    say(visible(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} run {run_name}: {what}"))
