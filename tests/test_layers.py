@@ -47,6 +47,7 @@ LAYERS = {
     "submitter": 4,
     "preflight": 4,
     "tracker": 4,
+    "probe": 4,
     "report": 4,
     "local": 4,
     "cancel": 4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -496,6 +497,64 @@ def resolve(
     from m2async.cli import ledgers
 
     ledgers.resolve(ledger, run_name, key, started, not_started=not_started)
+
+
+@app.command(
+    help="Find the quota of StartBatchJob: its rate and burst, by an open-loop load test.\n\n"
+    "By default nothing can be started: calls name an application that does not exist or, with -a, a job that none "
+    "defines. The rate goes up until calls are throttled. Exit code: 0 it ran to its end; 1 some started jobs could "
+    "not be cancelled; 2 bad input, nothing was sent; 3 stopped early; 130 or 143 after SIGINT or SIGTERM.",
+    epilog="Example: m2async probe --region eu-central-1 --output json",
+)
+def probe(
+    application: Annotated[
+        str | None, typer.Option("-a", "--application", metavar="APP", help="Application to name in the calls.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", metavar="R", help="Offer this rate only, in calls a second.")
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option("--steps", metavar="R1,R2,…", help="Offer these rates, one after the other.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", metavar="S", help="How long to offer each of these rates. [10]")
+    ] = None,
+    max_rate: Annotated[float, typer.Option("--max-rate", metavar="R", help="Calls a second at most.")] = 2_000.0,
+    max_calls: Annotated[int, typer.Option("--max-calls", metavar="N", min=1, help="Calls at most.")] = 20_000,
+    max_seconds: Annotated[float, typer.Option("--max-seconds", metavar="S", help="Seconds of calls at most.")] = 60.0,
+    start_real_jobs: Annotated[
+        bool,
+        typer.Option("--start-real-jobs", metavar="", help="Start the job that is named, and cancel each start of it."),
+    ] = False,
+    script: Annotated[
+        str | None, typer.Option("--script", metavar="NAME", help="Script to start, with --start-real-jobs.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", metavar="NAME", help="File to start, with --start-real-jobs.")
+    ] = None,
+    ledger: LedgerUrl = None,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: Profile = None,
+    timeout: Timeout = 10.0,
+    output: Annotated[Literal["text", "json"], typer.Option("--output", help="How to print what was found.")] = "text",
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write a page of it as well, in one HTML file.")
+    ] = None,
+    log_file: LogFile = None,
+) -> None:
+    """Find the quota."""
+    from m2async.cli.probe import Show, parse_asking, parse_load
+    from m2async.cli.probe import probe as command
+    from m2async.cli.service import Service
+
+    command(
+        parse_load(rate, steps, seconds, max_rate, max_calls, max_seconds),
+        parse_asking(application, script, file, real=start_real_jobs),
+        Service(endpoint_url, region, profile, timeout),
+        ledger,
+        Show(output, report, log_file),
+    )
 
 
 @app.command(

@@ -1,0 +1,342 @@
+"""`m2async probe`: find the quota of StartBatchJob, and say what was seen."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import random
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import anyio
+import typer
+from rich import progress
+from rich.console import Console
+
+from m2async.cli.ledgers import default_ledger
+from m2async.cli.log_file import open_log
+from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_json, fail, say
+from m2async.cli.report import write
+from m2async.cli.running import Signals, run
+from m2async.cli.service import Service
+from m2async.client import M2Client
+from m2async.errors import AccessDeniedException, ConfigurationError, InvalidRequestError, M2AsyncError
+from m2async.events import Events
+from m2async.jobs import FileJob, Job, ScriptJob, StartBatchJob
+from m2async.latency import LatencyFigures
+from m2async.ledger import LedgerAddressError, LedgerError, Run, open_ledger
+from m2async.probe import Probe, StartedUnasked
+from m2async.probing.findings import Findings
+from m2async.probing.plans import Limits, Plan, Ramp, Steps
+from m2async.probing.summary import Asked
+from m2async.report import probe_page
+
+_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+_CONNECTIONS = 2_000
+_EVERY = 0.25  # seconds between two looks of the progress bar
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+class Load(NamedTuple):
+    """What to offer: rates in calls a second, none to look for the quota; each for `seconds`; and the caps."""
+
+    rates: Sequence[float]
+    seconds: float
+    max_rate: float
+    max_calls: int
+    max_seconds: float
+
+    def plan(self) -> Plan:
+        """Make the plan."""
+        return Steps(self.rates, self.seconds) if self.rates else Ramp(Limits(self.max_rate, self.max_seconds))
+
+
+class Show(NamedTuple):
+    """How findings are shown: on stdout, as a page in a file, and each event in a log file."""
+
+    form: Literal["text", "json"]
+    report: Path | None
+    log: str | None
+
+
+class Asking(NamedTuple):
+    """What every call asks to start."""
+
+    asked: Asked
+    request: StartBatchJob
+
+
+def parse_load(
+    rate: float | None, steps: str | None, seconds: float | None, max_rate: float, max_calls: int, max_seconds: float
+) -> Load:
+    """Check the options of a load; ends the command where they make none."""
+    if rate is not None and steps is not None:
+        fail("give --rate or --steps, not both", BAD_INPUT)
+    if seconds is not None and rate is None and steps is None:
+        fail("--seconds is for --rate and --steps; --max-seconds ends the search for the quota", BAD_INPUT)
+    try:
+        rates = [rate] if rate is not None else [float(text) for text in (steps or "").split(",") if steps is not None]
+    except ValueError:
+        fail(f"--steps {steps}: must be rates with commas between them, such as 10,20,50", BAD_INPUT)
+    each = 10.0 if seconds is None else seconds
+    named = [("--seconds", each), ("--max-rate", max_rate), ("--max-seconds", max_seconds)]
+    for name, value in [*(("--rate" if steps is None else "--steps", one) for one in rates), *named]:
+        if not (value > 0 and math.isfinite(value)):
+            fail(f"{name} must be above 0, not {value:g}", BAD_INPUT)
+    if rates and max(rates) > max_rate:
+        fail(f"{max(rates):g} calls a second are more than --max-rate, {max_rate:g}", BAD_INPUT)
+    if rates and each * len(rates) > max_seconds:
+        fail(f"{each * len(rates):g} s are more than --max-seconds, {max_seconds:g}", BAD_INPUT)
+    if rates and sum(rates) * each > max_calls:
+        fail(f"{sum(rates) * each:,.0f} calls are more than --max-calls, {max_calls:,}", BAD_INPUT)
+    return Load(rates, each, max_rate, max_calls, max_seconds)
+
+
+def parse_asking(application: str | None, script: str | None, file: str | None, *, real: bool) -> Asking:
+    """Say what every call asks for: nothing that exists, unless real jobs are to be started."""
+    if real:
+        if application is None or (script is None) == (file is None):
+            fail("--start-real-jobs needs -a APP and the job: --script NAME or --file NAME", BAD_INPUT)
+        job: Job = ScriptJob(script) if script is not None else FileJob(file or "")
+        return Asking("real jobs", _request(application, job))
+    if script is not None or file is not None:
+        fail("a job that is named would be started: give --start-real-jobs as well, or no job", BAD_INPUT)
+    draw = random.SystemRandom()
+    job = ScriptJob("NOJOB" + "".join(draw.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=11)))
+    if application is not None:
+        return Asking("no job", _request(application, job))
+    return Asking("no application", _request("".join(draw.choices(_ID_ALPHABET, k=26)), job))
+
+
+def _request(application: str, job: Job) -> StartBatchJob:
+    try:
+        return StartBatchJob(application, job)
+    except InvalidRequestError as exc:
+        fail(str(exc), BAD_INPUT)
+
+
+def probe(load: Load, asking: Asking, service: Service, ledger: str | None, show: Show) -> None:
+    """Probe, and print what was found, whatever ends it."""
+    if show.report is not None and not (show.report.parent.is_dir() and not show.report.is_dir()):
+        fail(f"--report {show.report}: must be a file in a folder that exists", BAD_INPUT)
+
+    gc.collect()
+    gc.freeze()  # to look through all that was imported would halt the sending for 50 ms
+
+    async def probing(signals: Signals) -> Probe:
+        async with contextlib.AsyncExitStack() as stack:
+            events = None if show.log is None else Events(logger=stack.enter_context(open_log(show.log)).logger)
+            client = await stack.enter_async_context(service.client(max_connections=_CONNECTIONS))
+            into: Run | None = None
+            if asking.asked == "real jobs":
+                opened = await stack.enter_async_context(open_ledger(ledger or default_ledger()))
+                name = f"probe-{datetime.now():%Y%m%d-%H%M%S}"
+                into = await stack.enter_async_context(await opened.open_run(name))
+                say(f"Every call is recorded in run {name}.")
+            made = Probe(
+                client,
+                load.plan(),
+                asking.request,
+                asked=asking.asked,
+                stand_in=asking.asked == "no application" and _is_loopback(client),
+                run=into,
+                max_calls=load.max_calls,
+                max_seconds=load.max_seconds,
+                events=events,
+            )
+            signals.on_first = lambda: made.stop("It was interrupted")
+            say("\n".join(_wrapped(_what_is_sent(client, asking))))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_show, made, load)
+                try:
+                    await made.run()
+                finally:
+                    tasks.cancel_scope.cancel()
+            _tell(made, show)
+        return made
+
+    try:
+        ended = run(probing)
+    except (ConfigurationError, LedgerAddressError) as exc:
+        fail(str(exc), BAD_INPUT)
+    except (M2AsyncError, LedgerError) as exc:
+        fail(str(exc), STOPPED)
+    if ended.error is not None:
+        fail(_explained(ended, asking), STOPPED)
+    if ended.not_cancelled:
+        raise typer.Exit(1)
+
+
+def _is_loopback(client: M2Client) -> bool:
+    host = urlsplit(client.endpoint_url).hostname or ""
+    with contextlib.suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _what_is_sent(client: M2Client, asking: Asking) -> str:
+    application, job = asking.request.application_id, asking.request.job.name
+    match asking.asked:
+        case "no application":
+            what = f"Every call names application {application}, which does not exist: nothing is started."
+        case "no job":
+            what = f"Every call names job {job}, which no application defines: nothing is started."
+        case "real jobs":
+            what = f"Every call that is accepted starts {job}; it is cancelled when the probe ends."
+    return f"Probing {client.endpoint_url}. {what}"
+
+
+def _explained(ended: Probe, asking: Asking) -> str:
+    """Why the probe stopped, and what to do."""
+    error = ended.error
+    if isinstance(error, StartedUnasked):
+        return f"stopped at once: {error.message}"
+    if isinstance(error, AccessDeniedException) and asking.asked == "no application":
+        return f"{error}; if only some applications are permitted, name one with -a: nothing is started in it"
+    return str(error)
+
+
+async def _show(made: Probe, load: Load) -> None:
+    """Show how far it is, on a terminal."""
+    with progress.Progress(
+        progress.BarColumn(bar_width=None),
+        progress.TextColumn("{task.description}"),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        refresh_per_second=4,
+        transient=True,
+        expand=True,
+    ) as bar:
+        task = bar.add_task("", total=load.plan().seconds)
+        while True:
+            bar.update(task, completed=made.elapsed, description=_how_far(made))
+            await anyio.sleep(_EVERY)
+
+
+def _how_far(made: Probe) -> str:
+    ended = len(made.cancelled) + len(made.had_ended) + len(made.not_cancelled)
+    if ended:
+        return f"{ended:,}/{len(made.started):,} cancelled"
+    return f"{made.elapsed:.0f} s  {made.calls:,} calls  {made.throttled:,} throttled"
+
+
+def _tell(made: Probe, show: Show) -> None:
+    """Print and write what was found; where the very first call failed, that is nothing."""
+    if made.error is not None and made.calls == 1 and not made.started:
+        return
+    findings = made.findings()
+    if show.form == "json":
+        emit_json(findings.to_json())
+    else:
+        for line in text(findings):
+            emit(line)
+    if show.report is not None:
+        try:
+            write(show.report, probe_page(findings))
+        except OSError as exc:
+            say(f"m2async: --report {show.report} cannot be written: {exc.strerror}")
+
+
+# The findings as text, 80 columns wide
+
+
+def text(findings: Findings) -> Iterator[str]:
+    """Lay out what was found."""
+    yield from _sent(findings)
+    yield ""
+    yield from _found(findings)
+    if findings.timeline:
+        yield ""
+        yield from _chart(findings)
+    if findings.latency is not None:
+        yield ""
+        yield from _latency(findings)
+    if findings.started:
+        yield ""
+        yield from _fates(findings)
+    for note in findings.notes:
+        yield ""
+        yield from _wrapped(note)
+
+
+def _sent(findings: Findings) -> Iterator[str]:
+    yield f"{findings.calls:,} calls in {findings.seconds:,.1f} s: " + ", ".join(
+        f"{count:,} {what}"
+        for count, what in (
+            (findings.accepted, "accepted"),
+            (findings.throttled, "throttled"),
+            (findings.unknown, "unknown"),
+        )
+        if count or what != "unknown"
+    )
+    for what, codes in (("accepted, then refused", findings.refused), ("unknown", findings.unknown_codes)):
+        for code, count in codes.items():
+            yield f"  {what}: {count:,} {code}"
+    for quota in findings.quotas:
+        named = " ".join(part for part in (quota.service_code, quota.quota_code) if part) or "no quota named"
+        yield f"  throttled: {quota.calls:,}, {named}"
+
+
+def _found(findings: Findings) -> Iterator[str]:
+    if findings.rate is None:
+        yield "rate   not found"
+    else:
+        yield f"rate   {findings.rate:g}/s, between {findings.rate_least:g} and {findings.rate_most:g}"
+    if findings.burst is not None:
+        within = "" if findings.burst_least == findings.burst_most else (
+            f", between {findings.burst_least:,} and {findings.burst_most:,}"
+        )  # fmt: skip
+        yield f"burst  {findings.burst:,}{within}"
+    elif findings.profile == "ramp":
+        yield "burst  not found"
+    if findings.use_rate is not None:
+        yield f"use:   --rate {findings.use_rate:g}" + (f" --burst {findings.use_burst}" if findings.use_burst else "")
+
+
+def _chart(findings: Findings) -> Iterator[str]:
+    """Calls a second over time: two rows of bars on one scale."""
+    spans = findings.timeline
+    most = max(span.sent for span in spans) or 1
+    length = spans[0].end - spans[0].begin
+    for name in ("accepted", "throttled"):
+        counts = [getattr(span, name) for span in spans]
+        yield (f"{name:<10}" + "".join(_BARS[math.ceil(8 * count / most)] for count in counts)).rstrip()
+    yield f"          {len(spans)} × {length:g} s; the highest bar is {most / length:,.0f} calls a second"
+
+
+def _latency(findings: Findings) -> Iterator[str]:
+    """Percentiles, from when calls were due: of each step, and of all."""
+    yield f"{'latency, ms':<14}{'calls':>8}{'thrott.':>9}" + "".join(
+        f"{name:>9}" for name in ("p50", "p90", "p99", "p99.9", "max")
+    )
+    for step in findings.steps:
+        yield _latency_line(f"{step.rate:,.5g}/s", step.calls, step.throttled, step.latency)
+    if len(findings.steps) != 1:
+        yield _latency_line("all", findings.calls, findings.throttled, findings.latency)
+
+
+def _latency_line(name: str, calls: int, throttled: int, figures: LatencyFigures | None) -> str:
+    cells = [] if figures is None else [figures.p50, figures.p90, figures.p99, figures.p999, figures.max]
+    return f"{name:<14}{calls:>8,}{throttled:>9,}" + "".join(f"{1000 * cell:>9,.4g}" for cell in cells)
+
+
+def _fates(findings: Findings) -> Iterator[str]:
+    yield (
+        f"executions started: {len(findings.started):,}; cancelled: {len(findings.cancelled):,}; had ended: "
+        f"{len(findings.had_ended):,}; not cancelled: {len(findings.not_cancelled):,}"
+    )
+    for one in findings.not_cancelled[:10]:
+        yield from _wrapped(f"  {one.execution_id}: {one.reason}")
+    if findings.run is not None and findings.not_cancelled:
+        yield f"to go on cancelling: m2async cancel {findings.run}"
+
+
+def _wrapped(text: str) -> Iterator[str]:
+    yield from textwrap.wrap(text, 80, subsequent_indent="  " if text.startswith("  ") else "")

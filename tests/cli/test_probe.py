@@ -1,0 +1,228 @@
+"""`m2async probe` as a user runs it: what it finds, what it starts (nothing), and how it ends."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import typer
+
+from m2async import LocalEndpoint
+from m2async.cli.probe import parse_asking, parse_load
+from m2async.ledger import RowState, open_ledger
+from tests.campaigns.faults import really_started, serving
+from tests.cli.terminal import APPLICATION, COMMAND, m2async, on_terminal, plain, settings
+from tests.scripted import error, scripted
+
+REAL = ("-a", APPLICATION, "--start-real-jobs", "--script", "POSTTRAN")
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    """A local endpoint with a quota, in a process of its own."""
+    async with serving("--rate", "300", "--burst", "40") as url:
+        yield url
+
+
+# What it finds
+
+
+async def test_it_finds_a_quota_and_starts_nothing(url: str, tmp_path: Path) -> None:
+    page = tmp_path / "probe.html"
+    ended = await m2async("probe", "--output", "json", "--report", page, url=url)
+    [found] = ended.lines
+    assert ended.code == 0
+    assert found["rate"] == pytest.approx(300, rel=0.05)
+    assert found["burst"] == pytest.approx(40, rel=0.1)
+    assert found["use_rate"] < found["rate"]
+    assert found["quotas"] == [{"quota_code": "L-LOCAL001", "service_code": "m2", "calls": found["throttled"]}]
+    assert found["refused"] == {"ResourceNotFoundException": found["accepted"]}
+    assert found["seconds"] < 60
+    assert await really_started(url) == []
+    assert "<html" in page.read_text()
+
+
+async def test_the_text_has_what_to_use_and_fits_a_terminal(url: str) -> None:
+    code, written = await on_terminal("probe", "--max-rate", "600", url=url)
+    text = plain(written)
+    lines = text[text.rindex("calls in") :].splitlines()
+    assert code == 0
+    assert "use:   --rate 29" in text
+    assert "Throttling is counted before validation" in text
+    assert "m2 L-LOCAL001" in text
+    assert max(map(len, lines)) <= 80
+    assert await really_started(url) == []
+
+
+async def test_steps_have_a_line_each(url: str) -> None:
+    ended = await m2async("probe", "--steps", "20,40", "--seconds", "0.5", "--output", "json", url=url)
+    [found] = ended.lines
+    assert [(step["rate"], step["calls"]) for step in found["steps"]] == [(20.0, 10), (40.0, 20)]
+    assert (found["rate"], found["throttled"], found["profile"]) == (None, 0, "steps")
+    shown = await m2async("probe", "--steps", "20,40", "--seconds", "0.5", url=url)
+    assert "40/s" in shown.out
+    assert "refused: the service may count after" in shown.out.replace("\n", " ")
+
+
+# What it must not do
+
+
+async def test_a_start_that_was_not_asked_for_ends_it_and_is_cancelled(url: str) -> None:
+    """The local endpoint takes any script's name: so the name that no application defines starts a job there."""
+    ended = await m2async("probe", "-a", APPLICATION, url=url)
+    assert ended.code == 3
+    assert "stopped at once" in ended.err
+    [execution] = await really_started(url)
+    assert execution["status"] in {"Cancelling", "Cancelled"}
+    assert execution["executionId"] in ended.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rate", "0"], "--rate must be above 0"),
+        (["--script", "POSTTRAN"], "give --start-real-jobs as well"),
+        (["--report", "/nowhere/at/all.html"], "in a folder that exists"),
+        (["--endpoint-url", "http://example.com"], "plain HTTP"),
+    ],
+)
+async def test_bad_input_sends_nothing(options: list[str], said: str) -> None:
+    async with scripted(error(404, "ResourceNotFoundException")) as server:
+        ended = await m2async("probe", *options, url=server.url)
+        assert (ended.code, ended.out) == (2, "")
+        assert said in ended.err
+        assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("load", "said"),
+    [
+        ({"rate": math.nan}, "--rate must be above 0"),
+        ({"rate": 5.0, "steps": "5"}, "not both"),
+        ({"steps": "5,x"}, "such as 10,20,50"),
+        ({"steps": ""}, "such as 10,20,50"),
+        ({"steps": "5,-1"}, "--steps must be above 0"),
+        ({"seconds": 5.0}, "--seconds is for"),
+        ({"rate": 5_000.0}, "more than --max-rate"),
+        ({"rate": 100.0, "seconds": 100.0}, "more than --max-seconds"),
+        ({"rate": 100.0, "max_calls": 50}, "more than --max-calls"),
+        ({"max_seconds": math.inf}, "--max-seconds must be above 0"),
+    ],
+)
+def test_a_load_that_makes_no_sense_is_refused(
+    load: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"rate": None, "steps": None, "seconds": None, "max_rate": 2e3, "max_calls": 20_000, "max_seconds": 60.0}
+    with pytest.raises(typer.Exit) as ended:
+        parse_load(**{**options, **load})
+    assert ended.value.exit_code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asking", "said"),
+    [
+        ((None, "POSTTRAN", None, True), "needs -a APP"),
+        ((APPLICATION, None, None, True), "needs -a APP"),
+        ((APPLICATION, "A", "B", True), "needs -a APP"),
+        ((APPLICATION, None, "A", False), "give --start-real-jobs as well"),
+        (("not an id", None, None, False), "no white space"),
+    ],
+)
+def test_a_job_is_started_only_where_everything_is_spelled_out(
+    asking: tuple[str | None, str | None, str | None, bool], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    application, script, file, real = asking
+    with pytest.raises(typer.Exit) as ended:
+        parse_asking(application, script, file, real=real)
+    assert ended.value.exit_code == 2
+    assert said in capsys.readouterr().err
+
+
+async def test_credentials_that_are_refused_end_it_with_a_message(url: str) -> None:
+    ended = await m2async("probe", url=url, AWS_SECRET_ACCESS_KEY="wrong")
+    assert (ended.code, ended.out) == (3, "")
+    assert "InvalidSignatureException" in ended.err
+
+
+async def test_an_endpoint_that_is_not_there_ends_it_with_a_message() -> None:
+    ended = await m2async("probe", url="http://127.0.0.1:1")
+    assert (ended.code, ended.out) == (3, "")
+    assert "no connection to 127.0.0.1:1" in ended.err
+
+
+async def test_access_that_is_denied_ends_it_with_what_to_do() -> None:
+    async with scripted(error(403, "AccessDeniedException")) as server:
+        ended = await m2async("probe", url=server.url)
+        assert (ended.code, len(server.requests)) == (3, 1)
+    assert "name one with -a" in ended.err
+
+
+# Real jobs, and how it is ended
+
+
+async def test_real_jobs_are_cancelled_and_recorded(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    options = ("--rate", "40", "--seconds", "1", "--ledger", path, "--output", "json")
+    ended = await m2async("probe", *REAL, *options, url=url)
+    [found] = ended.lines
+    assert ended.code == 0
+    listed = {execution["executionId"]: execution["status"] for execution in await really_started(url)}
+    assert listed.keys() == set(found["started"]) == {*found["cancelled"], *found["had_ended"]}
+    assert len(listed) == 40
+    assert all(listed[each] in {"Cancelling", "Cancelled"} for each in found["cancelled"])
+    async with open_ledger(path) as ledger:
+        view = await ledger.run(found["run"])
+        assert {row.execution_id async for row in view.rows(RowState.STARTED)} == set(listed)
+
+
+async def test_ctrl_c_cancels_what_was_started_and_prints_what_was_found(url: str, tmp_path: Path) -> None:
+    options = ("--rate", "40", "--seconds", "20", "--ledger", tmp_path / "ledger.db")
+    code, written = await on_terminal("probe", *REAL, *options, url=url, once="2 s")
+    text = plain(written)
+    assert code == 130
+    assert "It was interrupted" in text
+    assert "not cancelled: 0" in text
+    executions = await really_started(url)
+    assert executions
+    assert all(execution["status"] in {"Cancelling", "Cancelled", "Succeeded"} for execution in executions)
+
+
+async def test_after_a_kill_reconcile_and_cancel_go_on(url: str, tmp_path: Path) -> None:
+    """None is lost: each execution is in the ledger, as a row's own or as a candidate of rows in doubt."""
+    path = tmp_path / "ledger.db"
+    command = [COMMAND, "probe", *REAL, "--rate", "100", "--seconds", "20", "--ledger", str(path)]
+    async with await anyio.open_process(
+        command, env=settings(url), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while len(await really_started(url)) < 50:
+            await anyio.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    [listed] = json.loads((await m2async("runs", "--ledger", path, "--output", "json")).out)
+    name = listed["run"]
+    assert name.startswith("probe-")
+    await m2async("reconcile", name, "--settle", "0.1", "--ledger", path, url=url)
+    cancelled = await m2async("cancel", name, "--ledger", path, "--rate", "1000", url=url)
+    assert cancelled.code == 0
+    status = {execution["executionId"]: execution["status"] for execution in await really_started(url)}
+    async with open_ledger(path) as ledger:
+        view = await ledger.run(name)
+        own = {row.execution_id async for row in view.rows(RowState.STARTED)}
+        candidates = {each async for row in view.rows(RowState.UNKNOWN) for each in row.candidates}
+    assert own | candidates >= status.keys()
+    assert all(status[each] not in {"Submitting", "Holding", "Dispatching", "Running"} for each in own if each)
+
+
+async def test_the_local_endpoint_in_this_process_is_not_started_anything_either(endpoint: LocalEndpoint) -> None:
+    ended = await m2async("probe", "--max-calls", "30", url=endpoint.url)
+    assert ended.code == 0
+    assert "cap of 30 calls was reached" in ended.out
+    assert await really_started(endpoint.url) == []
