@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from m2async.client import M2Client
 from m2async.errors import (
@@ -16,6 +16,7 @@ from m2async.errors import (
 )
 from m2async.ledger import RunView, TrackedExecution
 from m2async.pacing import Pacer, TokenBucket
+from m2async.responses import BatchJobExecution
 from m2async.retry import RetryPolicy, repeated
 
 T = TypeVar("T")
@@ -23,13 +24,35 @@ OF_ALL = (AccessDeniedException, AuthenticationException, CredentialsError, Conf
 """What every further call would meet as well."""
 
 
+Outcome = Literal["cancelling", "had ended", "not cancelled"]
+
+
 class Cancellation(NamedTuple):
-    """What came of cancelling an execution, and why."""
+    """What came of cancelling a row's execution, and why."""
 
     key: str
     execution_id: str
-    outcome: Literal["cancelling", "had ended", "not cancelled"]
+    outcome: Outcome
     reason: str
+
+
+class Fate(NamedTuple):
+    """What came of cancelling an execution, and why."""
+
+    outcome: Outcome
+    reason: str
+
+
+class CancelsExecutions(Protocol):
+    """What cancelling needs of a client; M2Client is one."""
+
+    async def cancel_batch_job_execution(
+        self, application_id: str, execution_id: str, /, *, auth_secrets_manager_arn: str | None = None
+    ) -> None:
+        """Cancel an execution."""
+
+    async def get_batch_job_execution(self, application_id: str, execution_id: str, /) -> BatchJobExecution:
+        """Get one execution."""
 
 
 class Calls:
@@ -62,18 +85,33 @@ async def cancel_executions(
 
 
 async def _cancel(client: M2Client, calls: Calls, view: RunView, execution: TrackedExecution) -> Cancellation:
-    application_id, execution_id, key = execution.application_id, execution.execution_id, execution.key
-    secret = (await view.row(key)).request.auth_secrets_manager_arn
+    secret = (await view.row(execution.key)).request.auth_secrets_manager_arn
+    fate = await cancel_execution(client, calls, execution.application_id, execution.execution_id, secret=secret)
+    return Cancellation(execution.key, execution.execution_id, *fate)
+
+
+async def cancel_execution(
+    client: CancelsExecutions, calls: Calls, application_id: str, execution_id: str, *, secret: str | None = None
+) -> Fate:
+    """Cancel an execution, and tell what came of it; raises what every further call would meet.
+
+    `secret` is the ARN of the secret that the job was started with.
+    """
     try:
         await calls(
             lambda: client.cancel_batch_job_execution(application_id, execution_id, auth_secrets_manager_arn=secret)
         )
+        return Fate("cancelling", "")
     except OF_ALL:
         raise
     except CallError as error:
-        if isinstance(error, ConflictException):
-            now = await calls(lambda: client.get_batch_job_execution(application_id, execution_id))
-            if now.is_terminal:
-                return Cancellation(key, execution_id, "had ended", f"as {now.status}")
-        return Cancellation(key, execution_id, "not cancelled", f"{error.code}: {error.message}")
-    return Cancellation(key, execution_id, "cancelling", "")
+        try:
+            if isinstance(error, ConflictException):
+                now = await calls(lambda: client.get_batch_job_execution(application_id, execution_id))
+                if now.is_terminal:
+                    return Fate("had ended", f"as {now.status}")
+        except OF_ALL:
+            raise
+        except CallError:
+            pass  # what it was refused with says more
+        return Fate("not cancelled", f"{error.code}: {error.message}")

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from time import monotonic
 from typing import Protocol, TypeVar
 
 import anyio
 
+from m2async.cancel import OF_ALL, Calls, CancelsExecutions, Fate, cancel_execution
 from m2async.clock import steady_time
 from m2async.errors import (
-    AccessDeniedException,
-    AuthenticationException,
     CallError,
-    ConfigurationError,
-    ConflictException,
-    CredentialsError,
     M2AsyncError,
     M2ServiceException,
     NotSentError,
@@ -34,21 +30,17 @@ from m2async.probing.findings import Findings, NotCancelled
 from m2async.probing.plans import Plan
 from m2async.probing.record import Call, Done, Record, Stretch, Verdict
 from m2async.probing.summary import Asked, Setting, Starts, summarize
-from m2async.responses import BatchJobExecution, StartBatchJobResponse
-from m2async.retry import RetryPolicy, repeated
+from m2async.responses import StartBatchJobResponse
 
 _T = TypeVar("_T")
-_OF_ALL = (AccessDeniedException, AuthenticationException, CredentialsError, ConfigurationError)
-"""What every further call would meet as well."""
-
 _UNREACHED = 20  # calls in a row that found no connection, after which no more are tried
 _SPIN = 0.002  # seconds before a call is due from when on the loop is kept turning: its timers are no finer than 1 ms
 _AHEAD = 0.2  # seconds of calls whose intents are written in one go
 _CANCELS = 8  # calls under way at once
-_CANCEL_PATIENCE = 60.0  # seconds for which a cancel is repeated that fails in passing
+_CANCEL_RATE = 100.0  # calls a second
 
 
-class StartsAndCancels(Protocol):
+class StartsAndCancels(CancelsExecutions, Protocol):
     """What a probe needs of a client; M2Client is one."""
 
     @property
@@ -57,12 +49,6 @@ class StartsAndCancels(Protocol):
 
     async def start_batch_job(self, request: StartBatchJob, /) -> StartBatchJobResponse:
         """Send the request once, or raise the CallError that says what became of it."""
-
-    async def cancel_batch_job_execution(self, application_id: str, execution_id: str, /) -> None:
-        """Cancel an execution."""
-
-    async def get_batch_job_execution(self, application_id: str, execution_id: str, /) -> BatchJobExecution:
-        """Get one execution."""
 
 
 class StartedUnasked(M2AsyncError):  # noqa: N818 - it is what happened
@@ -244,7 +230,7 @@ class Probe:
         else:
             refused = isinstance(error, M2ServiceException) and not error.may_have_started
             record.answered(call, now, Verdict.ACCEPTED if refused else Verdict.UNKNOWN, error.code)
-            if isinstance(error, _OF_ALL) or self._unreached >= min(_UNREACHED, self.calls):
+            if isinstance(error, OF_ALL) or self._unreached >= min(_UNREACHED, self.calls):
                 self.error = self.error or error
                 self.stop("A call failed as every other would")
         if self._intents is not None and row is not None:
@@ -276,45 +262,28 @@ class Probe:
     # Cancelling
 
     async def _cancel_all(self) -> None:
-        left = deque(self.started)
+        left, calls = deque(self.started), Calls(_CANCEL_RATE, lambda error, seconds: None)
 
         async def work() -> None:
             while left:
-                await self._cancel(left.popleft())
+                await self._cancel(calls, left.popleft())
 
         async with anyio.create_task_group() as tasks:
             for _ in range(min(_CANCELS, len(left))):
                 tasks.start_soon(work)
 
-    async def _cancel(self, execution_id: str) -> None:
-        client, application_id = self._client, self._request.application_id
+    async def _cancel(self, calls: Calls, execution_id: str) -> None:
         try:
-            await _until_it_passes(lambda: client.cancel_batch_job_execution(application_id, execution_id))
+            fate = await cancel_execution(self._client, calls, self._request.application_id, execution_id)
         except CallError as error:
-            if isinstance(error, ConflictException) and await self._has_ended(execution_id):
+            fate = Fate("not cancelled", f"{error.code}: {error.message}")
+        match fate.outcome:
+            case "cancelling":
+                self.cancelled.append(execution_id)
+            case "had ended":
                 self.had_ended.append(execution_id)
-            else:
-                self.not_cancelled.append(
-                    NotCancelled(execution_id=execution_id, reason=f"{error.code}: {error.message}")
-                )
-        else:
-            self.cancelled.append(execution_id)
-
-    async def _has_ended(self, execution_id: str) -> bool:
-        client, application_id = self._client, self._request.application_id
-        try:
-            now = await _until_it_passes(lambda: client.get_batch_job_execution(application_id, execution_id))
-        except CallError:
-            return False
-        return now.is_terminal
-
-
-async def _until_it_passes(call: Callable[[], Awaitable[_T]]) -> _T:
-    async def once() -> _T:  # a lambda's coroutine would not be awaited
-        return await call()
-
-    policy = RetryPolicy(patience=_CANCEL_PATIENCE)
-    return await repeated(once, policy, reached=lambda: True, before_wait=lambda error, seconds: None)
+            case "not cancelled":
+                self.not_cancelled.append(NotCancelled(execution_id=execution_id, reason=fate.reason))
 
 
 class _Intents:

@@ -131,7 +131,11 @@ async def repeated(
         before_sleep=before_sleep,
         reraise=True,
     )
-    return await retrying(call)
+
+    async def once() -> _T:  # tenacity awaits only what is defined with async
+        return await call()
+
+    return await retrying(once)
 
 
 def _may_pass(error: BaseException) -> bool:

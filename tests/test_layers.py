@@ -50,7 +50,7 @@ LAYERS = {
     "probe": 4,
     "report": 4,
     "local": 4,
-    "cancel": 4,
+    "cancel": 3,
     "dashboard": 5,
     "cli": 5,
 }

@@ -14,7 +14,7 @@ from m2async.errors import (
     service_exception,
 )
 from m2async.jobs import ScriptJob, StartBatchJob
-from m2async.retry import OnUnknown, RetryPolicy, Verdict, verdict, wait_before_resend
+from m2async.retry import OnUnknown, RetryPolicy, Verdict, repeated, verdict, wait_before_resend
 
 REQUEST = StartBatchJob("app", ScriptJob("X"))
 
@@ -80,3 +80,19 @@ def test_retry_after_is_waited_out_before_the_jitter() -> None:
     drawn = waits(error, 1, RetryPolicy(base=0.1))
     assert all(7.0 <= wait <= 7.1 for wait in drawn)
     assert len(set(drawn)) > 100
+
+
+async def test_what_is_repeated_may_be_any_function_that_gives_an_awaitable() -> None:
+    answers = iter([said("ThrottlingException", 429), None])
+
+    async def call() -> str:
+        error = next(answers)
+        if error is not None:
+            raise error
+        return "done"
+
+    waits: list[float] = []
+    policy = RetryPolicy(base=0.001, cap=0.001)
+    again = repeated(lambda: call(), policy, reached=lambda: True, before_wait=lambda error, wait: waits.append(wait))
+    assert await again == "done"
+    assert len(waits) == 1

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -17,6 +18,9 @@ from rich.console import Console
 T = TypeVar("T")
 _PATIENCE = 1.0
 """Seconds that a manifest may take to be checked before a bar shows that it is."""
+
+_DRAWS_EVERY = 0.1
+"""Seconds between two moves of a bar: to move it costs more than most of what it counts."""
 
 _ROWS = 1_000
 """Rows between two moves of that bar."""
@@ -44,6 +48,9 @@ class Waiting:
         self._timer.daemon = True
         self._lock = threading.Lock()
         self._ended = False
+        self._total = total
+        self._done = 0
+        self._draws_at = 0.0
 
     def __enter__(self) -> Self:
         if not self._bar.disable:
@@ -60,9 +67,12 @@ class Waiting:
 
     def advance(self, count: int = 1) -> None:
         """Show that so many more are done."""
-        task = self._bar.tasks[self._task]
-        done = f"{task.completed + count:,.0f}" + ("" if task.total is None else f"/{task.total:,.0f}")
-        self._bar.update(self._task, advance=count, done=done)
+        self._done += count
+        now = monotonic()
+        if now >= self._draws_at:
+            self._draws_at = now + _DRAWS_EVERY
+            done = f"{self._done:,}" + ("" if self._total is None else f"/{self._total:,}")
+            self._bar.update(self._task, completed=self._done, done=done)
 
     def _show(self) -> None:
         with self._lock:

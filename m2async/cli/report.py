@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from rich import progress
-from rich.console import Console
 
 from m2async.cli.ledgers import with_ledger
 from m2async.cli.output import BAD_INPUT, emit, fail, say
+from m2async.cli.progress import Waiting
 from m2async.ledger import Ledger
 from m2async.report import run_page
-
-_PATIENCE = 1.0
-"""Seconds of reading before a bar shows it."""
-
-_ROWS = 500
-"""Rows between two moves of that bar."""
 
 _LONGEST_NAME = 120  # characters; file systems take 255 bytes
 
@@ -36,8 +24,8 @@ def report(url: str | None, run_name: str, output: str | None) -> None:
 
     async def read(ledger: Ledger) -> str:
         view = await ledger.run(run_name)
-        with _bar(view.info.rows) as advance:
-            return await run_page(view, advance=advance)
+        with Waiting("jobs read", view.info.rows) as waiting:
+            return await run_page(view, advance=waiting.advance)
 
     page = with_ledger(url, read)
     if output == "-":
@@ -78,30 +66,3 @@ def write(path: Path, page: str) -> int:
             os.unlink(file.name)  # noqa: PTH108 - a name, not a path
             raise
     return len(content)
-
-
-@contextmanager
-def _bar(rows: int) -> Iterator[Callable[[int], None]]:
-    """Show on a terminal how many rows were read, once that takes its time."""
-    bar = progress.Progress(
-        progress.BarColumn(bar_width=None),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("jobs read"),
-        progress.TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-        expand=True,
-    )
-    task = bar.add_task("", total=rows)
-
-    def advance(read: int) -> None:
-        if not read % _ROWS:
-            bar.update(task, completed=read)
-
-    showing = asyncio.get_running_loop().call_later(_PATIENCE, bar.start)
-    try:
-        yield advance
-    finally:
-        showing.cancel()
-        bar.stop()

@@ -18,14 +18,12 @@ from m2async.results import Result
 _KINDS = ("started", "throttled", "refused", "unknown")
 
 
-async def run_page(
-    view: RunView, *, advance: Callable[[int], object] = lambda _: None, most_rows: int = MOST_ROWS
-) -> str:
+async def run_page(view: RunView, *, advance: Callable[[], object] = lambda: None, most_rows: int = MOST_ROWS) -> str:
     """Make the page of a run as it is now.
 
     Arguments:
         view: the run.
-        advance: is told how many rows have been read.
+        advance: is told of each row that has been read.
         most_rows: rows that the page's table has at most.
 
     Raises LedgerError.
@@ -35,7 +33,7 @@ async def run_page(
     async for row, execution in view.jobs():
         tally.add(row, execution)
         table.add(row, execution, await view.history(row.number) if table.asks_history(row, execution) else ())
-        advance(table.seen)
+        advance()
     jobs = tally.figures()
     packed = table.pack()
     return Pages("m2async.report", duration=duration_of, quote=quote).render(
