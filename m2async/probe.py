@@ -66,7 +66,7 @@ class Probe:
         stand_in: whether an execution id is no job all the same, as the endpoint is known to be no service.
         run: the ledger's run for real jobs: an intent is durable there before its call is sent.
         max_calls, max_seconds: how many calls are made at most, and for how long.
-        events: is told of each start, and of what fails but throttles.
+        events: is told of each start.
 
     `run` ends when all is answered and what was started is cancelled; then `findings` tells.
     """
