@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import typer
 
 from m2async.cancel import OF_ALL, Calls, cancel_executions
-from m2async.cli.ledgers import default_ledger
+from m2async.cli.ledgers import existing_ledger
 from m2async.cli.listings import Form
 from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
 from m2async.cli.progress import Waiting
@@ -27,7 +27,6 @@ from m2async.ledger import (
     RunNotFoundError,
     RunView,
     TrackedExecution,
-    open_ledger,
 )
 from m2async.restart import NoRestartPointError, restart_job
 from m2async.results import Result
@@ -141,7 +140,7 @@ def _check_rate(rate: float) -> None:
 
 def _with_service(url: str | None, service: Service, work: Callable[[Ledger, M2Client], Awaitable[T]]) -> T:
     async def using(_: Signals) -> T:
-        async with open_ledger(url or default_ledger()) as ledger, service.client() as client:
+        async with existing_ledger(url) as ledger, service.client() as client:
             return await work(ledger, client)
 
     try:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -64,6 +65,11 @@ def default_ledger() -> str:
     folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "m2async"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return str(folder / "ledger.db")
+
+
+def existing_ledger(url: str | None) -> AbstractAsyncContextManager[Ledger]:
+    """Open the ledger that is named, and make none for a name that is mistyped; or the default one."""
+    return open_ledger(url or default_ledger(), must_exist=url is not None)
 
 
 def runs(url: str | None, form: Form) -> None:
@@ -222,7 +228,7 @@ def with_ledger(url: str | None, use: Callable[[Ledger], Awaitable[T]]) -> T:
     """Open the ledger for a question or a word; ends the command where it cannot be had."""
 
     async def using(_: Signals) -> T:
-        async with open_ledger(url or default_ledger()) as ledger:
+        async with existing_ledger(url) as ledger:
             return await use(ledger)
 
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
+import anyio
 import typer
 
 from m2async.adopt import Adopted, Ambiguous, Margins, NotStarted
-from m2async.cli.ledgers import default_ledger, line, some
+from m2async.cli.ledgers import existing_ledger, line, some
 from m2async.cli.listings import Form
 from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
 from m2async.cli.progress import Waiting
@@ -15,7 +17,7 @@ from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.clock import steady_time
 from m2async.errors import ConfigurationError, M2AsyncError
-from m2async.ledger import LedgerAddressError, LedgerRow, RowState, Run, RunNotFoundError, open_ledger
+from m2async.ledger import LedgerAddressError, LedgerRow, RowState, Run, RunNotFoundError
 from m2async.reconcile import reconcile as decide
 
 _COLUMNS = ("key", "application_id", "job", "state", "execution_id", "candidates")
@@ -25,10 +27,11 @@ def reconcile(run_name: str, service: Service, url: str | None, settle: float, f
     """Look for every unknown row's execution, write down what is found, and list the rows."""
 
     async def work(_: Signals) -> list[LedgerRow]:
-        async with open_ledger(url or default_ledger()) as ledger:
+        async with existing_ledger(url) as ledger:
             await ledger.run(run_name)  # a run that does not exist is not made
             async with await ledger.open_run(run_name) as opened, service.client() as client:
                 unknown = [row async for row in opened.rows(RowState.UNKNOWN)]
+                await _wait_till_listed(unknown, settle)
                 of_application: dict[str, list[LedgerRow]] = defaultdict(list)
                 for row in unknown:
                     of_application[row.request.application_id].append(row)
@@ -62,6 +65,15 @@ def reconcile(run_name: str, service: Service, url: str | None, settle: float, f
     left = sum(row.state is RowState.UNKNOWN for row in rows)
     say(f"{len(rows):,} jobs were unknown, {left:,} still are; jobs that are pending now are started by m2async resume")
     raise typer.Exit(1 if left else 0)
+
+
+async def _wait_till_listed(unknown: Iterable[LedgerRow], settle: float) -> None:
+    """Wait until the last attempt, which may have ended just now, by a crash, can be decided."""
+    youngest = max((row.ended_at or 0.0 for row in unknown), default=0.0)
+    wait = youngest + settle - steady_time()
+    if 0 < wait <= settle:
+        with Waiting("waiting until the service lists what was started"):
+            await anyio.sleep(wait)
 
 
 async def _write(opened: Run, row: LedgerRow, decision: Adopted | NotStarted | Ambiguous) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -14,7 +15,7 @@ import typer
 from anyio.abc import TaskGroup
 
 from m2async.cli.following import Following
-from m2async.cli.ledgers import Book, default_ledger
+from m2async.cli.ledgers import Book, default_ledger, existing_ledger
 from m2async.cli.log_file import Log, open_log
 from m2async.cli.manifests import Manifest, show_problems
 from m2async.cli.orders import LOOK_EVERY, follow_orders
@@ -119,7 +120,7 @@ def submit(
         applications = manifest.check().applications if rehearsal else ()
         run_name = book.run or manifest.run_name()
         planned = Planned(run_name, manifest, what.preflight, applications, max_running, awaited)
-        ledger = book.url or ("memory:" if rehearsal else default_ledger())
+        ledger = open_ledger(book.url or ("memory:" if rehearsal else default_ledger()))
         try:
             _go(ledger, planned, pace, service, rehearsal, show)
         except (ManifestError, DuplicateKeyError) as exc:
@@ -142,7 +143,7 @@ def resume(
     """Go on with a run from the ledger alone."""
     _check(pace, service, None)
     planned = Planned(run_name, max_running=max_running, awaited=awaited)
-    _go(book.url or default_ledger(), planned, pace, service, None, show)
+    _go(existing_ledger(book.url), planned, pace, service, None, show)
 
 
 class Planned(NamedTuple):
@@ -159,7 +160,14 @@ class Planned(NamedTuple):
     awaited: Awaited = Awaited()
 
 
-def _go(ledger: str, planned: Planned, pace: Pace, service: Service, rehearsal: Rehearsal | None, show: Show) -> None:
+def _go(
+    ledger: AbstractAsyncContextManager[Ledger],
+    planned: Planned,
+    pace: Pace,
+    service: Service,
+    rehearsal: Rehearsal | None,
+    show: Show,
+) -> None:
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open_log(show.log_file)) if show.log_file else None
         progress = stack.enter_context(Progress(hidden=show.quiet))
@@ -261,7 +269,7 @@ class _Submission:
     async def run(
         self,
         signals: Signals,
-        ledger_url: str,
+        opened: AbstractAsyncContextManager[Ledger],
         pace: Pace,
         service: Service,
         rehearsal: Rehearsal | None,
@@ -270,7 +278,7 @@ class _Submission:
         """Submit every row; SIGINT and SIGTERM end the intake, and leave calls under way their grace."""
         signals.on_second = lambda: self._leave_at_once(log)
         async with contextlib.AsyncExitStack() as stack:
-            ledger = await stack.enter_async_context(open_ledger(ledger_url))
+            ledger = await stack.enter_async_context(opened)
             connection = _Connection(stack, service, rehearsal, self._planned.applications, pace.concurrency)
             run = await self._open_run(stack, ledger, connection)
             await write_rules(run, self._planned.awaited.rules)

@@ -14,7 +14,7 @@ import typer
 from rich import progress
 from rich.console import Console
 
-from m2async.cli.ledgers import default_ledger
+from m2async.cli.ledgers import existing_ledger
 from m2async.cli.log_file import open_log
 from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_json, fail, say, table_line
 from m2async.cli.running import Signals, run
@@ -29,7 +29,6 @@ from m2async.ledger import (
     RunNotFoundError,
     RunView,
     TrackedExecution,
-    open_ledger,
 )
 from m2async.results import Result
 from m2async.tracker import Tracker
@@ -71,7 +70,7 @@ def track(
     async def work(_: Signals) -> int:
         async with contextlib.AsyncExitStack() as stack:
             log = stack.enter_context(open_log(log_file)) if log_file else None
-            ledger = await stack.enter_async_context(open_ledger(url or default_ledger()))
+            ledger = await stack.enter_async_context(existing_ledger(url))
             view = await ledger.run(run_name)
             await write_rules(view, rules)
             async with service.client() as client:

@@ -15,14 +15,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from m2async.cli.ledgers import default_ledger
+from m2async.cli.ledgers import existing_ledger
 from m2async.cli.output import BAD_INPUT, STOPPED, emit, fail
 from m2async.cli.running import Signals, run
 from m2async.cli.track import summary
 from m2async.dashboard.looks import Look, Looks, Rhythm, Trouble
 from m2async.dashboard.words import executions, latency, pace, results, standing, states, throughput, troubles
 from m2async.figures import Phase, RunFigures
-from m2async.ledger import Ledger, LedgerAddressError, LedgerError, RowState, RunNotFoundError, RunView, open_ledger
+from m2async.ledger import Ledger, LedgerAddressError, LedgerError, RowState, RunNotFoundError, RunView
 from m2async.pages.texts import percent, visible
 
 _LINE_EVERY = 5.0
@@ -40,7 +40,7 @@ def watch(url: str | None, run_name: str) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
 
     async def watching(_: Signals) -> None:
-        async with open_ledger(url or default_ledger()) as ledger:
+        async with existing_ledger(url) as ledger:
             view = await _find(ledger, run_name)
             shown: Screen | Lines = (
                 Screen(console) if console.is_terminal and not console.is_dumb_terminal else Lines(_LINE_EVERY)

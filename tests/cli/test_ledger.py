@@ -358,6 +358,18 @@ async def test_addresses_of_no_ledger_are_refused_and_nothing_is_sent(tmp_path: 
     assert (tmp_path / "text").read_text() == "no database" * 100
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["runs", "status", "export", "report", "watch", "rate", "pause", "resume", "track", "cancel", "reconcile"],
+)
+async def test_a_ledger_whose_name_is_mistyped_is_not_made(tmp_path: Path, command: str) -> None:
+    run = [] if command == "runs" else ["night", "80"] if command == "rate" else ["night"]
+    ended = await m2async(command, *run, "--ledger", tmp_path / "typo.db", url="http://127.0.0.1:9")
+    assert (ended.code, ended.out) == (3, "")
+    assert ended.err == f"m2async: ledger {tmp_path / 'typo.db'}: does not exist\n"
+    assert files(tmp_path) == set()
+
+
 # Ledgers that fail
 
 

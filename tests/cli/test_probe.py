@@ -32,6 +32,13 @@ async def url() -> AsyncIterator[str]:
         yield url
 
 
+@pytest.fixture
+async def slow_url() -> AsyncIterator[str]:
+    """The same; it answers late."""
+    async with serving("--rate", "300", "--burst", "40", "--fault", "latency=1.0") as url:
+        yield url
+
+
 # What it finds
 
 
@@ -196,23 +203,23 @@ async def test_ctrl_c_cancels_what_was_started_and_prints_what_was_found(url: st
     assert all(execution["status"] in {"Cancelling", "Cancelled", "Succeeded"} for execution in executions)
 
 
-async def test_after_a_kill_reconcile_and_cancel_go_on(url: str, tmp_path: Path) -> None:
+async def test_after_a_kill_reconcile_and_cancel_go_on(slow_url: str, tmp_path: Path) -> None:
     """None is lost: each execution is in the ledger, as a row's own or as a candidate of rows in doubt."""
     path = tmp_path / "ledger.db"
     command = [COMMAND, "probe", *REAL, "--rate", "100", "--seconds", "20", "--ledger", str(path)]
     async with await anyio.open_process(
-        command, env=settings(url), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, env=settings(slow_url), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        while len(await really_started(url)) < 50:
+        while len(await really_started(slow_url)) < 50:
             await anyio.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
     [listed] = json.loads((await m2async("runs", "--ledger", path, "--output", "json")).out)
     name = listed["run"]
     assert name.startswith("probe-")
-    await m2async("reconcile", name, "--settle", "0.1", "--ledger", path, url=url)
-    cancelled = await m2async("cancel", name, "--ledger", path, "--rate", "1000", url=url)
+    await m2async("reconcile", name, "--settle", "0.1", "--ledger", path, url=slow_url)
+    cancelled = await m2async("cancel", name, "--ledger", path, "--rate", "1000", url=slow_url)
     assert cancelled.code == 0
-    status = {execution["executionId"]: execution["status"] for execution in await really_started(url)}
+    status = {execution["executionId"]: execution["status"] for execution in await really_started(slow_url)}
     async with open_ledger(path) as ledger:
         view = await ledger.run(name)
         own = {row.execution_id async for row in view.rows(RowState.STARTED)}
