@@ -6,13 +6,13 @@ from datetime import datetime
 
 import anyio
 
-from m2async.cli.ledgers import existing_ledger
+from m2async.cli.ledgers import default_ledger
 from m2async.cli.output import BAD_INPUT, STOPPED, emit, fail, say
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.dashboard.server import serve
 from m2async.errors import ConfigurationError
-from m2async.ledger import LedgerAddressError, LedgerError
+from m2async.ledger import LedgerAddressError, LedgerError, open_ledger
 from m2async.pages.texts import visible
 
 
@@ -21,7 +21,7 @@ def dashboard(url: str | None, port: int, service: Service) -> None:
 
     async def serving(_: Signals) -> None:
         async with (
-            existing_ledger(url) as ledger,
+            open_ledger(url or default_ledger()) as ledger,
             serve(ledger, service.client, _report, port=port) as address,
         ):
             emit(address)

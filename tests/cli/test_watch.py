@@ -186,6 +186,7 @@ async def test_ctrl_c_leaves_the_run_alone(tmp_path: Path) -> None:
 
 async def test_a_run_that_is_not_there_is_bad_input_and_the_nearest_are_named(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.db"
+    ledger.touch()
     nothing = await m2async("watch", "night", "--ledger", ledger)
     assert (nothing.code, nothing.err.endswith("has no run 'night'; it has no runs at all\n")) == (2, True)
     async with LocalEndpoint() as endpoint:
