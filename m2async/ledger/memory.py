@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from m2async.clock import steady_time
 from m2async.jobs import RestartJob, StartBatchJob
-from m2async.ledger.activity import NO_ACTIVITY, STRETCHES, Activity, AttemptCount, LatencyCount, stretch_width
+from m2async.ledger import memory_activity
+from m2async.ledger.activity import STRETCHES, Activity, LatencyCount
 from m2async.ledger.changes import Changes
 from m2async.ledger.clock_check import check_clock
 from m2async.ledger.dependencies import check_same
@@ -51,7 +52,6 @@ from m2async.ledger.states import Event, RowState, Standing, follow, illegal_rea
 from m2async.ledger.texts import CRASH_CODE, CRASH_MESSAGE, check_key, clean
 
 _ADDRESS = "memory:"
-_ANSWERS = frozenset({Event.REFUSED, Event.REJECTED, Event.UNKNOWN, Event.CRASH, Event.CLAIMED})
 
 
 class _Content:
@@ -230,32 +230,11 @@ class MemoryRunView(RunView):
 
     async def activity(self, stretches: int = STRETCHES) -> Activity:
         await self._check_ledger()
-        content = self._content
-        times = [(sent_at, max(sent_at, ended_at or 0.0)) for sent_at, ended_at in _sendings(content)]
-        if not times:
-            return NO_ACTIVITY
-        began, ended = min(sent for sent, _ in times), max(known for _, known in times)
-        width = stretch_width(ended - began, stretches)
-        answers = Counter((to_micros(at) // to_micros(width), event, code) for _, at, event, code in _answers(content))
-        counted = sorted(answers.items(), key=lambda answer: (*answer[0][:2], answer[0][2] or ""))
-        return Activity(
-            began,
-            ended,
-            width,
-            [
-                AttemptCount(to_seconds(stretch * to_micros(width)), event, code, attempts)
-                for (stretch, event, code), attempts in counted
-            ],
-        )
+        return memory_activity.activity(self._content.rows, self._content.history, stretches)
 
     async def latencies(self) -> list[LatencyCount]:
         await self._check_ledger()
-        taken = Counter(
-            (to_micros(at) - to_micros(sent_at) + 50) // 100
-            for sent_at, at, event, _ in _answers(self._content)
-            if event not in {Event.CRASH, Event.CLAIMED} and sent_at is not None
-        )
-        return [LatencyCount(tenths / 10_000, attempts) for tenths, attempts in sorted(taken.items())]
+        return memory_activity.latencies(self._content.rows, self._content.history)
 
     async def orders(self) -> Orders:
         await self._check_ledger()
@@ -601,32 +580,6 @@ def _in_order(
 def _counts(content: _Content) -> Counts:
     counted = Counter(row.state for row in content.rows)
     return {state: counted[state] for state in RowState}
-
-
-def _sendings(content: _Content) -> Iterator[tuple[float, float | None]]:
-    """When each attempt was sent, and when the latest is known of it."""
-    for row in content.rows:
-        if row.sent_at is not None:
-            yield row.sent_at, row.ended_at
-    for entry in itertools.chain.from_iterable(content.history.values()):
-        if entry.sent_at is not None:
-            yield entry.sent_at, entry.ended_at
-
-
-def _answers(content: _Content) -> Iterator[tuple[float | None, float, Event, str | None]]:
-    """When attempts were sent and answered, and what the answers were."""
-    found = {
-        (number, entry.attempt)
-        for number, entries in content.history.items()
-        for entry in entries
-        if entry.event is Event.CLAIMED
-    }
-    for row in content.rows:
-        if row.state is RowState.STARTED and (row.number, row.attempts) not in found and row.ended_at is not None:
-            yield row.sent_at, row.ended_at, Event.STARTED, None
-    for entry in itertools.chain.from_iterable(content.history.values()):
-        if entry.event in _ANSWERS:
-            yield entry.sent_at, entry.ended_at, entry.event, entry.error_code
 
 
 def _open_attempts(content: _Content, row: LedgerRow) -> Iterator[OpenAttempt]:
