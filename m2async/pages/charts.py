@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from m2async.pages.texts import number
 
-_WIDTHS = {"wide": 1056, "narrow": 300}  # of what is inside the axes, in pixels
+_WIDTHS = {"wide": 1056, "narrow": 240}  # of what is inside the axes, in pixels: a phone shows it unscaled
 _AXIS = 48  # pixels to the left of it
 _TICKS = {"wide": 10, "narrow": 4}  # at most, on the axis of time
 _STEPS = (

@@ -77,27 +77,27 @@ async def test_a_call_under_way_and_a_crash_are_told(ledger: Ledger, clock: Cloc
         assert await run.latencies() == []
 
 
-STEPS: dict[str, Callable[[Run, int, int, float], object]] = {
-    "intend": lambda run, number, attempt, at: run.intend(number, attempt + 1, at),
-    "resend": lambda run, number, attempt, at: run.intend(number, attempt + 1, at, resend=True),
-    "started": lambda run, number, attempt, at: run.started(number, attempt, f"e-{number}-{attempt}"),
-    "refused": lambda run, number, attempt, at: run.refused(number, attempt, "ThrottlingException", "slow"),
-    "rejected": lambda run, number, attempt, at: run.rejected(number, attempt, "ValidationException", "no"),
-    "unknown": lambda run, number, attempt, at: run.unknown(number, attempt, "InternalServerException", "?"),
-    "claim": lambda run, number, attempt, at: run.claim(number, attempt, f"f-{number}-{attempt}", "found"),
-    "restart": lambda run, number, attempt, at: run.restart(number, attempt, RestartJob("e", "S"), "again"),
-    "retry": lambda run, number, attempt, at: run.retry(number, attempt, "again"),
+STEPS: dict[str, Callable[[Run, int, int, float, str], object]] = {
+    "intend": lambda run, number, attempt, at, _: run.intend(number, attempt + 1, at),
+    "resend": lambda run, number, attempt, at, _: run.intend(number, attempt + 1, at, resend=True),
+    "started": lambda run, number, attempt, _, execution_id: run.started(number, attempt, execution_id),
+    "refused": lambda run, number, attempt, *_: run.refused(number, attempt, "ThrottlingException", "slow"),
+    "rejected": lambda run, number, attempt, *_: run.rejected(number, attempt, "ValidationException", "no"),
+    "unknown": lambda run, number, attempt, *_: run.unknown(number, attempt, "InternalServerException", "?"),
+    "claim": lambda run, number, attempt, _, execution_id: run.claim(number, attempt, execution_id, "found"),
+    "restart": lambda run, number, attempt, *_: run.restart(number, attempt, RestartJob("e", "S"), "again"),
+    "retry": lambda run, number, attempt, *_: run.retry(number, attempt, "again"),
 }
 
 
 async def history_of(url: str | Path, steps: list[tuple[str, int, float]], stretches: int) -> tuple[Activity, object]:
     clock = Hands()
     async with open_ledger(url, clock=clock) as ledger, planned(ledger, 3) as run:
-        for step, number, seconds in steps:
+        for place, (step, number, seconds) in enumerate(steps):
             clock.now += seconds
             attempt = (await run.row(f"key-{number}")).attempts
             try:
-                await STEPS[step](run, number, attempt, clock.now)  # type: ignore[misc]
+                await STEPS[step](run, number, attempt, clock.now, f"e-{place}")  # type: ignore[misc]
             except IllegalTransitionError:
                 continue
         return await run.activity(stretches), await run.latencies()

@@ -56,7 +56,7 @@ def test_any_latencies_can_be_drawn(values: list[float], calls: int) -> None:
 
 def test_the_last_stretch_is_as_long_as_the_others() -> None:
     for svg, width in zip(
-        drawings(charts.over_time([charts.Panel("A", "started", [1.0, 10.0])], 60.0)), (1056, 300), strict=True
+        drawings(charts.over_time([charts.Panel("A", "started", [1.0, 10.0])], 60.0)), (1056, 240), strict=True
     ):
         [line] = [path.get("d", "") for path in svg.iter(f"{SVG}path") if path.get("stroke") == "var(--started)"]
         assert {float(x) for x in re.findall(r"([\d.]+),0(?!\d)", line)} >= {width / 2, width}
