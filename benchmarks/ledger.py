@@ -25,10 +25,10 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.rounds import Goal
-from m2async.jobs import ScriptJob, StartBatchJob
 from m2async.ledger import RowState, open_ledger
 from m2async.ledger.requests import to_columns
-from m2async.ledger.statements import named_statements
+from m2async.ledger.sqlite.statements import named_statements
+from m2async.service.requests import ScriptJob, StartBatchJob
 
 APPLICATION = "carddemolocalapplication23"
 OPEN = 10

@@ -33,9 +33,9 @@ from benchmarks.rounds import Goal, environment
 from m2async.cli.manifests import Manifest
 from m2async.ledger import open_ledger
 from m2async.ledger.requests import to_columns
-from m2async.ledger.sqlite_connection import connect_writer
-from m2async.ledger.sqlite_file import LedgerFile
-from m2async.ledger.statements import migrations, named_statements
+from m2async.ledger.sqlite.connection import connect_writer
+from m2async.ledger.sqlite.file import LedgerFile
+from m2async.ledger.sqlite.statements import migrations, named_statements
 from m2async.manifest import read_manifest
 
 APPLICATION = "carddemolocalapplication23"

@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from m2async.client import M2Client
+    from m2async.certainty.retry import RetryPolicy
+    from m2async.client.client import M2Client
     from m2async.errors import (
         AccessDeniedException,
         AnswerTimeoutError,
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
         ValidationException,
         ValidationExceptionField,
     )
-    from m2async.jobs import FileJob, Job, RestartJob, S3Job, ScriptJob, StartBatchJob
+    from m2async.following.tracker import Change, Tracker
     from m2async.ledger import Ledger, LedgerError, open_ledger
     from m2async.local import LocalEndpoint
     from m2async.manifest import ManifestRow, read_manifest
-    from m2async.outcomes import Outcome, Rejected, Started, Unknown
     from m2async.pacing import Pacer, TokenBucket
-    from m2async.responses import (
+    from m2async.service.requests import FileJob, Job, RestartJob, S3Job, ScriptJob, StartBatchJob
+    from m2async.service.responses import (
         Application,
         BatchJobDefinition,
         BatchJobExecution,
@@ -48,10 +49,9 @@ if TYPE_CHECKING:
         JobStep,
         StartBatchJobResponse,
     )
-    from m2async.results import Judgement, Result
-    from m2async.retry import RetryPolicy
-    from m2async.submitter import Submitter
-    from m2async.tracker import Change, Tracker
+    from m2async.service.results import Judgement, Result
+    from m2async.submitting.outcomes import Outcome, Rejected, Started, Unknown
+    from m2async.submitting.submitter import Submitter
 
 _MODULE_OF_NAME = {
     name: module
@@ -64,17 +64,17 @@ _MODULE_OF_NAME = {
             "ManifestProblem NotSentError ResourceNotFoundException SubmissionStoppedError ThrottlingException "
             "UnreadableAnswerError ValidationException ValidationExceptionField"
         ),
-        "jobs": "FileJob Job RestartJob S3Job ScriptJob StartBatchJob",
+        "certainty": "RetryPolicy",
+        "following": "Change Tracker",
         "ledger": "Ledger LedgerError open_ledger",
         "local": "LocalEndpoint",
         "manifest": "ManifestRow read_manifest",
-        "outcomes": "Outcome Rejected Started Unknown",
         "pacing": "Pacer TokenBucket",
-        "responses": "Application BatchJobDefinition BatchJobExecution ExecutionsPage JobStep StartBatchJobResponse",
-        "results": "Judgement Result",
-        "retry": "RetryPolicy",
-        "submitter": "Submitter",
-        "tracker": "Change Tracker",
+        "service": (
+            "Application BatchJobDefinition BatchJobExecution ExecutionsPage FileJob Job JobStep Judgement RestartJob "
+            "Result S3Job ScriptJob StartBatchJob StartBatchJobResponse"
+        ),
+        "submitting": "Outcome Rejected Started Submitter Unknown",
     }.items()
     for name in names.split()
 }

@@ -15,8 +15,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from m2async.errors import CallError, M2AsyncError, M2ServiceException
-from m2async.jobs import StartBatchJob
-from m2async.results import Judgement, Result
+from m2async.service import Judgement, Result, StartBatchJob
 
 logging.getLogger("m2async").addHandler(logging.NullHandler())
 

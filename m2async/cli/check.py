@@ -13,7 +13,7 @@ from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.errors import ConfigurationError, CredentialsError
 from m2async.manifest import ManifestSummary
-from m2async.preflight import Report, Wanted, preflight
+from m2async.submitting import Report, Wanted, preflight
 
 
 def check(path: str, application: str | None, params: dict[str, str], service: Service) -> None:

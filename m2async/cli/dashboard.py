@@ -10,10 +10,10 @@ from m2async.cli.ledgers import default_ledger
 from m2async.cli.output import BAD_INPUT, STOPPED, emit, fail, say
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
-from m2async.dashboard.server import serve
+from m2async.dashboard import serve
 from m2async.errors import ConfigurationError
 from m2async.ledger import LedgerAddressError, LedgerError, open_ledger
-from m2async.pages.texts import visible
+from m2async.pages import visible
 
 
 def dashboard(url: str | None, port: int, service: Service) -> None:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import typer
 
-from m2async.cancel import OF_ALL, Calls, cancel_executions
 from m2async.cli.ledgers import existing_ledger
 from m2async.cli.listings import Form
 from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
@@ -17,6 +16,7 @@ from m2async.cli.service import Service
 from m2async.cli.track import explained, say_trouble
 from m2async.client import M2Client
 from m2async.errors import ConfigurationError, M2AsyncError, M2ServiceException
+from m2async.following import OF_ALL, Calls, NoRestartPointError, Tracker, cancel_executions, restart_job
 from m2async.ledger import (
     IllegalTransitionError,
     Ledger,
@@ -28,9 +28,7 @@ from m2async.ledger import (
     RunView,
     TrackedExecution,
 )
-from m2async.restart import NoRestartPointError, restart_job
-from m2async.results import Result
-from m2async.tracker import Tracker
+from m2async.service import Result
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@ from structlog.typing import FilteringBoundLogger
 from m2async.cli.output import say
 from m2async.cli.track import EndLines, say_trouble
 from m2async.client import M2Client
-from m2async.dispatch import Dispatch
 from m2async.errors import M2AsyncError
+from m2async.following import Tracker
 from m2async.ledger import Ledger, Run
-from m2async.results import Result
-from m2async.tracker import Tracker
+from m2async.service import Result
+from m2async.submitting import Dispatch
 
 
 class Following:

@@ -30,8 +30,8 @@ from m2async.ledger import (
     TrackedExecution,
     open_ledger,
 )
-from m2async.recording import outcome_of
-from m2async.results import Result
+from m2async.service import Result
+from m2async.submitting import outcome_of
 
 T = TypeVar("T")
 _FIELDS = (

@@ -8,8 +8,8 @@ from m2async.cli.ledgers import with_ledger
 from m2async.cli.output import BAD_INPUT, STOPPED, emit, fail, say
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
+from m2async.following import JobLogs, LogsError
 from m2async.ledger import Ledger, TrackedExecution
-from m2async.logs import JobLogs, LogsError
 
 
 def logs(url: str | None, run_name: str, key: str, service: Service) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from m2async.cli.output import BAD_INPUT, fail, say
 from m2async.errors import InvalidRequestError, ManifestError, ManifestProblem
 from m2async.manifest import ManifestRow, ManifestSummary, check_manifest, find_lines, read_manifest
-from m2async.preflight import Finding
+from m2async.submitting import Finding
 
 T = TypeVar("T")
 _MOST_PROBLEMS = 50

@@ -11,7 +11,7 @@ from m2async.cli.ledgers import with_ledger
 from m2async.cli.output import BAD_INPUT, fail, say
 from m2async.ledger import Ledger, LedgerError, Orders, RunView
 from m2async.pacing import TokenBucket
-from m2async.submitter import Submitter
+from m2async.submitting import Submitter
 
 LOOK_EVERY = 0.5
 """Seconds between two looks of a submission at what it is told."""

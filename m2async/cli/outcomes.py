@@ -9,9 +9,9 @@ from typing import Literal
 
 from m2async.cli.output import emit, emit_json, say, table_line
 from m2async.errors import HeldError, M2AsyncError
-from m2async.jobs import StartBatchJob
 from m2async.ledger import LedgerRow
-from m2async.outcomes import Outcome, Rejected, Started, Unknown
+from m2async.service import StartBatchJob
+from m2async.submitting import Outcome, Rejected, Started, Unknown
 
 _EXECUTION_ID_WIDTH = 26
 _KEY_WIDTH, _JOB_WIDTH = 28, 12  # at most, on a terminal of 80 columns, beside state and execution id

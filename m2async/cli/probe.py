@@ -29,14 +29,11 @@ from m2async.cli.service import Service
 from m2async.client import M2Client
 from m2async.errors import AccessDeniedException, ConfigurationError, InvalidRequestError, M2AsyncError
 from m2async.events import Events
-from m2async.jobs import FileJob, Job, ScriptJob, StartBatchJob
-from m2async.latency import LatencyFigures
+from m2async.figures import LatencyFigures
 from m2async.ledger import LedgerAddressError, LedgerError, Run, open_ledger
-from m2async.probe import Probe, StartedUnasked
-from m2async.probing.findings import Findings
-from m2async.probing.plans import Limits, Plan, Ramp, Steps
-from m2async.probing.summary import Asked
+from m2async.probing import Asked, Findings, Limits, Plan, Probe, Ramp, StartedUnasked, Steps
 from m2async.report import probe_page
+from m2async.service import FileJob, Job, ScriptJob, StartBatchJob
 
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _CONNECTIONS = 2_000

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import anyio
 import typer
 
-from m2async.adopt import Adopted, Ambiguous, Margins, NotStarted
+from m2async.certainty import Adopted, Ambiguous, Margins, NotStarted
+from m2async.certainty import reconcile as decide
 from m2async.cli.ledgers import existing_ledger, line, some
 from m2async.cli.listings import Form
 from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
@@ -18,7 +19,6 @@ from m2async.cli.service import Service
 from m2async.clock import steady_time
 from m2async.errors import ConfigurationError, M2AsyncError
 from m2async.ledger import LedgerAddressError, LedgerRow, RowState, Run, RunNotFoundError
-from m2async.reconcile import reconcile as decide
 
 _COLUMNS = ("key", "application_id", "job", "state", "execution_id", "candidates")
 

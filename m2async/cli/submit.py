@@ -14,6 +14,7 @@ import anyio
 import typer
 from anyio.abc import TaskGroup
 
+from m2async.certainty import OnUnknown, RetryPolicy
 from m2async.cli.following import Following
 from m2async.cli.ledgers import Book, default_ledger, existing_ledger
 from m2async.cli.log_file import Log, open_log
@@ -26,7 +27,6 @@ from m2async.cli.running import Signals, run
 from m2async.cli.service import Rehearsal, Service
 from m2async.cli.track import EndLines, write_rules
 from m2async.client import M2Client
-from m2async.dispatch import Dispatch
 from m2async.errors import (
     ConfigurationError,
     CredentialsError,
@@ -36,7 +36,6 @@ from m2async.errors import (
     NotSentError,
     SubmissionStoppedError,
 )
-from m2async.jobs import StartBatchJob, check_identifier
 from m2async.ledger import (
     PAGE,
     DuplicateKeyError,
@@ -52,12 +51,9 @@ from m2async.ledger import (
     open_ledger,
 )
 from m2async.local import DEFAULT_APPLICATION_ID
-from m2async.outcomes import Outcome, Started
 from m2async.pacing import TokenBucket
-from m2async.preflight import Wanted, preflight
-from m2async.recording import outcome_of
-from m2async.retry import OnUnknown, RetryPolicy
-from m2async.submitter import Submitter
+from m2async.service import StartBatchJob, check_identifier
+from m2async.submitting import Dispatch, Outcome, Started, Submitter, Wanted, outcome_of, preflight
 
 
 class What(NamedTuple):

@@ -20,6 +20,7 @@ from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_json, fail, say, t
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.errors import CallError, ConfigurationError, M2AsyncError, ResourceNotFoundException
+from m2async.following import Tracker
 from m2async.ledger import (
     Counts,
     ExecutionCount,
@@ -30,8 +31,7 @@ from m2async.ledger import (
     RunView,
     TrackedExecution,
 )
-from m2async.results import Result
-from m2async.tracker import Tracker
+from m2async.service import Result
 
 _WORTH_SAYING = 5.0
 """Seconds of waiting after a failed call that are worth a message."""

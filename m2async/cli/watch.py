@@ -19,11 +19,9 @@ from m2async.cli.ledgers import existing_ledger
 from m2async.cli.output import BAD_INPUT, STOPPED, emit, fail
 from m2async.cli.running import Signals, run
 from m2async.cli.track import summary
-from m2async.dashboard.looks import Look, Looks, Rhythm, Trouble
-from m2async.dashboard.words import executions, latency, pace, results, standing, states, throughput, troubles
-from m2async.figures import Phase, RunFigures
+from m2async.figures import Look, Looks, Phase, Rhythm, RunFigures, Trouble, words
 from m2async.ledger import Ledger, LedgerAddressError, LedgerError, RowState, RunNotFoundError, RunView
-from m2async.pages.texts import percent, visible
+from m2async.pages import percent, visible
 
 _LINE_EVERY = 5.0
 """Seconds between two lines, at least, where the output is no terminal."""
@@ -129,7 +127,13 @@ class Lines:
 def line(look: Look) -> str:
     """A run in one line."""
     figures = look.figures
-    parts = [standing(figures), states(figures), throughput(figures), throttles(figures), results(figures)]
+    parts = [
+        words.standing(figures),
+        words.states(figures),
+        words.throughput(figures),
+        throttles(figures),
+        words.results(figures),
+    ]
     return visible("; ".join(part for part in parts if part))
 
 
@@ -169,16 +173,16 @@ def drawn(look: Look, width: int, height: int) -> RenderableType:
     figures = look.figures
     head = Text(visible(figures.info.name), style="bold", no_wrap=True, overflow="ellipsis")
     facts = [
-        ("", standing(figures)),
-        ("jobs", states(figures)),
-        ("rate", throughput(figures)),
+        ("", words.standing(figures)),
+        ("jobs", words.states(figures)),
+        ("rate", words.throughput(figures)),
         ("", history(figures, width - 13)),
-        ("pace", pace(figures)),
+        ("pace", words.pace(figures)),
         ("throttled", f"{figures.throttled:,} of {figures.answered:,} calls" if figures.answered else ""),
-        ("errors", troubles(figures)),
-        ("answers", latency(figures)),
-        ("executions", executions(figures)),
-        ("results", results(figures)),
+        ("errors", words.troubles(figures)),
+        ("answers", words.latency(figures)),
+        ("executions", words.executions(figures)),
+        ("results", words.results(figures)),
     ]
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(width=11, style="dim")

@@ -11,13 +11,12 @@ from typing import NamedTuple
 import anyio
 from anyio.abc import TaskGroup
 
-from m2async.cancel import Calls, cancel_executions
 from m2async.client import M2Client
 from m2async.errors import CallError, M2AsyncError
+from m2async.following import Calls, Tracker, cancel_executions
 from m2async.ledger import Ledger, RunView
 from m2async.pacing import TokenBucket
-from m2async.pages.texts import number
-from m2async.tracker import Tracker
+from m2async.pages import number
 
 CANCEL_RATE = 5.0
 """Calls a second with which executions are cancelled."""

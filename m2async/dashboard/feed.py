@@ -9,7 +9,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from m2async.dashboard.looks import Rhythm
+from m2async.figures import Rhythm
 
 KEEP_ALIVE = 15.0
 """Seconds without an event after which a comment is sent, so that a lost connection shows, unless told."""

@@ -9,17 +9,13 @@ from urllib.parse import quote
 
 from markupsafe import escape
 
-from m2async.dashboard import words
 from m2async.dashboard.actions import CANCEL_RATE, Cancelling, Done
 from m2async.dashboard.feed import Parts
-from m2async.dashboard.looks import Look
 from m2async.errors import M2AsyncError
-from m2async.figures import Phase, RunFigures, Stretch
+from m2async.figures import Look, Phase, RunFigures, Stretch, words
 from m2async.ledger import RowState
-from m2async.pages import Pages, charts
-from m2async.pages.marks import STATES
-from m2async.pages.texts import NOTHING, number, percent, plural, seconds, visible
-from m2async.results import Result
+from m2async.pages import NOTHING, STATES, Pages, charts, number, percent, plural, seconds, visible
+from m2async.service import Result
 
 _SHOWN = 20  # troubles
 _FAILURES = 5  # reasons why executions could not be cancelled

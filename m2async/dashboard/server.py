@@ -20,8 +20,8 @@ from m2async.dashboard import parts
 from m2async.dashboard.access import ADDRESS, HEADERS, Access, Asked, Entered, Refused
 from m2async.dashboard.actions import Actions, BadOrderError, NotPossibleError
 from m2async.dashboard.feed import Feed, Parts
-from m2async.dashboard.looks import Looks, glance
 from m2async.errors import ConfigurationError
+from m2async.figures import Looks, glance
 from m2async.ledger import Ledger, LedgerError, RunNotFoundError
 from m2async.pages import Pages
 

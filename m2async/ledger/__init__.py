@@ -12,9 +12,7 @@ Where to read on:
 - `interface.py`: what a ledger does; `opening.py`: which there are, and how they are named.
 - `states.py`: the states of a row, and what may follow on what.
 - `rows.py`, `activity.py`, `errors.py`: what a ledger tells.
-- `memory.py`: the plain implementation. `sqlite.py` is the durable one: its parts are `sqlite_writes.py` over
-  `group_commit.py` (batches), `sqlite_plan.py` (rows), `sqlite_decisions.py`, `sqlite_reads.py`, `sqlite_tracking.py`,
-  `sqlite_activity.py`, `run_lock.py`, and the SQL in `sql/` and `migrations/`. Both ask `clock_check.py` before a run
+- `memory.py`: the plain implementation. `sqlite/` is the durable one. Both ask `clock_check.py` before a run
   is gone on with.
 
 A caller that is cancelled between `intend` and the call's first byte owes the ledger a `refused`: nothing was sent.
@@ -57,6 +55,7 @@ from m2async.ledger.rows import (
     RunInfo,
     RunSummary,
     TrackedExecution,
+    as_stored,
 )
 from m2async.ledger.states import Event, RowState
 
@@ -101,6 +100,7 @@ __all__ = [
     "RunSummary",
     "RunView",
     "TrackedExecution",
+    "as_stored",
     "canonical_identifier",
     "open_ledger",
 ]

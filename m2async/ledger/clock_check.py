@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from m2async.adopt import Margins
+from m2async.clock import CLOCK_TOLERANCE
 from m2async.ledger.errors import ClockSetBackError
-
-_TOLERANCE = Margins().uncertainty
 
 
 def check_clock(ledger: str, run: str, latest: float, now: float) -> None:
@@ -13,5 +11,5 @@ def check_clock(ledger: str, run: str, latest: float, now: float) -> None:
 
     The time that went by since is not known, so a clock that was set back by less than that is not noticed.
     """
-    if latest > now + _TOLERANCE:
+    if latest > now + CLOCK_TOLERANCE:
         raise ClockSetBackError(ledger, run, latest=latest, now=now)

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Ite
 from types import TracebackType
 from typing import Self
 
-from m2async.jobs import RestartJob, StartBatchJob
 from m2async.ledger.activity import STRETCHES, Activity, LatencyCount
 from m2async.ledger.rows import (
     Counts,
@@ -23,6 +22,7 @@ from m2async.ledger.rows import (
     TrackedExecution,
 )
 from m2async.ledger.states import RowState
+from m2async.service import RestartJob, StartBatchJob
 
 PAGE = 500
 """Rows of a page, unless told."""

@@ -14,7 +14,6 @@ import anyio.lowlevel
 from msgspec.structs import replace
 
 from m2async.clock import steady_time
-from m2async.jobs import RestartJob, StartBatchJob
 from m2async.ledger import memory_activity
 from m2async.ledger.activity import STRETCHES, Activity, LatencyCount
 from m2async.ledger.changes import Changes
@@ -45,11 +44,13 @@ from m2async.ledger.rows import (
     RunInfo,
     RunSummary,
     TrackedExecution,
+    as_stored,
     to_micros,
     to_seconds,
 )
 from m2async.ledger.states import Event, RowState, Standing, follow, illegal_reason
 from m2async.ledger.texts import CRASH_CODE, CRASH_MESSAGE, check_key, clean
+from m2async.service import RestartJob, StartBatchJob
 
 _ADDRESS = "memory:"
 
@@ -559,7 +560,7 @@ def _rank(seen: Observation) -> int:
 
 
 def _stored(seconds: float | None) -> float | None:
-    return None if seconds is None else to_seconds(to_micros(seconds))
+    return None if seconds is None else as_stored(seconds)
 
 
 def _order(counted: tuple[tuple[str | None, str | None, bool, bool, int | None], int]) -> tuple[object, ...]:

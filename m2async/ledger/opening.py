@@ -43,7 +43,7 @@ async def open_ledger(
     if path is None:
         ledger: Ledger = MemoryLedger(clock=clock)
     else:
-        from m2async.ledger.sqlite import SqliteLedger
+        from m2async.ledger.sqlite.ledger import SqliteLedger
 
         ledger = await SqliteLedger.open(path, must_exist=must_exist, clock=clock, busy_timeout=busy_timeout)
     async with ledger:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import force_setattr
 
-from m2async.jobs import Job, ScriptJob, StartBatchJob, job_from_api
+from m2async.service import Job, ScriptJob, StartBatchJob, job_from_api
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode_params = msgspec.json.Decoder(dict[str, str]).decode

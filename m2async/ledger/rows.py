@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from m2async.jobs import Job, StartBatchJob
 from m2async.ledger.states import Event, RowState
-from m2async.results import Judgement, judge
+from m2async.service import Job, Judgement, StartBatchJob, judge
 
 Counts = Mapping[RowState, int]
 """How many rows are in each state; every state is there."""
@@ -182,3 +181,8 @@ def to_micros(seconds: float) -> int:
 def to_seconds(micros: int) -> float:
     """Turn stored microseconds back."""
     return micros / 1e6
+
+
+def as_stored(seconds: float) -> float:
+    """Give a time as it is read back from a ledger."""
+    return to_seconds(to_micros(seconds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from m2async.errors import InvalidRequestError
-from m2async.manifest.rows import MAX_KEY
+from m2async.keys import KEY_RULE, is_key
 
 CRASH_CODE = "Crash"
 CRASH_MESSAGE = "the process ended while the call was under way"
@@ -11,8 +11,8 @@ CRASH_MESSAGE = "the process ended while the call was under way"
 
 def check_key(key: str) -> str:
     """Refuse what no manifest would take for a key."""
-    if not (isinstance(key, str) and 0 < len(key) <= MAX_KEY and key.isprintable()):
-        raise InvalidRequestError("key", key, f"must have 1 to {MAX_KEY} printable characters")
+    if not is_key(key):
+        raise InvalidRequestError("key", key, KEY_RULE)
     return key
 
 

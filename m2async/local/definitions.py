@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from m2async.errors import ConfigurationError, InvalidRequestError
-from m2async.jobs import check_identifier
+from m2async.service import check_identifier
 
 DEFAULT_APPLICATION_ID = "carddemolocalapplication23"
 

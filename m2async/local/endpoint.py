@@ -19,13 +19,13 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
 from m2async.errors import ConfigurationError, InvalidRequestError
-from m2async.jobs import check_identifier
 from m2async.local.definitions import ApplicationDefinition, default_definitions
 from m2async.local.faults import Faults
 from m2async.local.routes import MAX_BODY, Routes
 from m2async.local.service import BatchService
 from m2async.local.signature import SignatureVerifier
 from m2async.pacing import TokenBucket
+from m2async.service import check_identifier
 
 HOST = "127.0.0.1"
 _BACKLOG = 1_024

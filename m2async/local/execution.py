@@ -6,9 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from m2async.jobs import RestartJob, StartBatchJob
 from m2async.local.definitions import JobDefinition
-from m2async.responses import TERMINAL_STATUSES
+from m2async.service import TERMINAL_STATUSES, RestartJob, StartBatchJob
 
 STATUSES = (  # BatchJobExecutionStatus
     "Submitting", "Holding", "Dispatching", "Running", "Cancelling", "Cancelled", "Succeeded", "Failed", "Purged",

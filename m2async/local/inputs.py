@@ -15,9 +15,9 @@ from urllib.parse import parse_qs
 import msgspec
 
 from m2async.errors import InvalidRequestError
-from m2async.jobs import StartBatchJob, check_identifier
 from m2async.local.execution import STATUSES
 from m2async.local.refusals import invalid, unreadable
+from m2async.service import StartBatchJob, check_identifier
 
 _MAX_RESULTS = 2_000  # MaxResults
 _DEFAULT_RESULTS = 100

@@ -14,10 +14,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from m2async.jobs import FileJob, RestartJob, S3Job, ScriptJob, StartBatchJob
 from m2async.local import refusals
 from m2async.local.definitions import ApplicationDefinition, JobDefinition, Step
 from m2async.local.execution import Execution, schedule
+from m2async.service import FileJob, RestartJob, S3Job, ScriptJob, StartBatchJob
 
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _EXAMINED_PER_CALL = 20_000  # a page may end early, with a token, so that no call looks at every execution

@@ -10,7 +10,6 @@ from operator import itemgetter
 from msgspec.structs import force_setattr
 
 from m2async.errors import ManifestError, ManifestProblem
-from m2async.jobs import MAX_PARAM_VALUE, MAX_PARAMS, StartBatchJob
 from m2async.manifest.dependencies import Dependencies
 from m2async.manifest.keys import Keys
 from m2async.manifest.rows import (
@@ -27,6 +26,7 @@ from m2async.manifest.rows import (
     unknown_column,
 )
 from m2async.manifest.source import MAX_LINE, Source, decoded, too_long
+from m2async.service import MAX_PARAM_VALUE, MAX_PARAMS, StartBatchJob
 
 _MAX_COLUMNS = 1_000  # twice what a job can take
 _MAX_TEMPLATES = 1_024

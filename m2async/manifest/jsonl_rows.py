@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from m2async.errors import ManifestError
-from m2async.jobs import StartBatchJob
 from m2async.manifest.dependencies import Dependencies
 from m2async.manifest.keys import Keys
 from m2async.manifest.rows import Fault, ManifestRow, Number, RequestMaker, RowError, shown, split_fields
 from m2async.manifest.source import Source, decoded, too_long
+from m2async.service import StartBatchJob
 
 
 def jsonl_rows(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Set as AbstractSet
 
-from m2async.manifest.rows import MAX_KEY, Fault, RowError, quoted_hint, shown
+from m2async.keys import KEY_RULE, is_key
+from m2async.manifest.rows import Fault, RowError, quoted_hint, shown
 
 
 class Keys:
@@ -22,8 +23,8 @@ class Keys:
         """Give back the key if it is sound and new; raise RowError otherwise."""
         if not isinstance(key, str):
             raise RowError(Fault("key", f"{shown(key)}: must be a text{quoted_hint(key)}"))
-        if not (key.isprintable() and 0 < len(key) <= MAX_KEY):
-            raise RowError(Fault("key", f"{shown(key)}: must have 1 to {MAX_KEY} printable characters"))
+        if not is_key(key):
+            raise RowError(Fault("key", f"{shown(key)}: {KEY_RULE}"))
         return key
 
 

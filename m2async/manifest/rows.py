@@ -9,10 +9,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from m2async.errors import InvalidRequestError, ManifestError, ManifestProblem
-from m2async.jobs import MAX_PARAMS, FileJob, Job, RestartJob, S3Job, ScriptJob, StartBatchJob
-
-MAX_KEY = 512
-"""Characters of a key: it is an index entry of every ledger and one cell of every table."""
+from m2async.service import MAX_PARAMS, FileJob, Job, RestartJob, S3Job, ScriptJob, StartBatchJob
 
 PARAM = "param."
 """What the name of a parameter's column begins with."""

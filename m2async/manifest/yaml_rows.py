@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from m2async.errors import ManifestError, ManifestProblem
-from m2async.jobs import MAX_PARAMS
 from m2async.manifest.dependencies import Dependencies, split_keys
 from m2async.manifest.keys import Keys
 from m2async.manifest.rows import (
@@ -28,6 +27,7 @@ from m2async.manifest.rows import (
 from m2async.manifest.source import Source
 from m2async.manifest.sweep import Axis, AxisError, parse_axis, product
 from m2async.manifest.yaml_nodes import List, Map, Node, Scalar, compose
+from m2async.service import MAX_PARAMS
 
 TOP_LEVEL = ("defaults", "jobs", "matrix")
 _MAX_AXES = MAX_PARAMS + len(COLUMNS)

@@ -3,6 +3,8 @@
 `Pages(package).render` makes a whole page of a template that extends `base.html`; `charts` draws, `texts` words.
 """
 
+from m2async.pages.marks import STATES
 from m2async.pages.page import Pages, policy
+from m2async.pages.texts import NOTHING, moment, number, percent, plural, seconds, visible
 
-__all__ = ["Pages", "policy"]
+__all__ = ["NOTHING", "STATES", "Pages", "moment", "number", "percent", "plural", "policy", "seconds", "visible"]

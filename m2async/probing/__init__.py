@@ -5,3 +5,10 @@
 - `bucket_fit.py`: the token bucket that explains a record best.
 - `plans.py`: the profiles: given the record so far, the next stretch, or the findings.
 """
+
+from m2async.probing.findings import Findings
+from m2async.probing.plans import Limits, Plan, Ramp, Steps
+from m2async.probing.probe import Probe, StartedUnasked
+from m2async.probing.summary import Asked
+
+__all__ = ["Asked", "Findings", "Limits", "Plan", "Probe", "Ramp", "StartedUnasked", "Steps"]

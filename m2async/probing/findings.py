@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from m2async.latency import LatencyFigures
+from m2async.figures import LatencyFigures
 
 Profile = Literal["ramp", "constant", "steps"]
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from m2async.latency import Latencies, LatencyFigures
+from m2async.figures import Latencies, LatencyFigures
 from m2async.probing.findings import Findings, NotCancelled, Quota, Span, Step
 from m2async.probing.plans import Estimates, Plan
 from m2async.probing.record import Call, Done, Verdict

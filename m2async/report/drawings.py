@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from m2async.latency import LatencyFigures
-from m2async.pages import charts
-from m2async.pages.texts import plural, seconds
+from m2async.figures import LatencyFigures
+from m2async.pages import charts, plural, seconds
 
 _SHARES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from m2async.pages import Pages
-from m2async.pages.texts import number, percent, plural, seconds
-from m2async.probing.findings import Findings
+from m2async.pages import Pages, number, percent, plural, seconds
+from m2async.probing import Findings
 from m2async.report import drawings
 
 _KINDS = ("accepted", "throttled", "unknown")

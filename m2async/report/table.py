@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from m2async.ledger import Event, HistoryEntry, LedgerRow, RowState, TrackedExecution, canonical_identifier
-from m2async.results import Result
+from m2async.service import Result
 
 MOST_ROWS = 100_000
 """Rows that a page carries at most."""

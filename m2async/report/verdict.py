@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 
 from m2async.figures import JobFigures, Phase, RunFigures
 from m2async.ledger import RowState
-from m2async.pages.texts import plural, seconds
-from m2async.results import Result
+from m2async.pages import plural, seconds
+from m2async.service import Result
 
 Kind = Literal["good", "bad", "unsure", "open"]
 

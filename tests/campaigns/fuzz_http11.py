@@ -15,7 +15,7 @@ import time
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.wire.test_http11 import GARBAGE, NEARLY_RESPONSES, SIZES, check_anything
+from tests.client.wire.test_http11 import GARBAGE, NEARLY_RESPONSES, SIZES, check_anything
 
 
 def main() -> None:

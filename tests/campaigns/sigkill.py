@@ -20,7 +20,7 @@ from pathlib import Path
 
 import anyio
 
-from m2async.ledger.sqlite_connection import integrity_problems
+from m2async.ledger.sqlite.connection import integrity_problems
 from tests.campaigns.faults import audit, jobs_file, really_started, serving
 from tests.cli.terminal import COMMAND, m2async, settings
 

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from m2async import LocalEndpoint
-from m2async.ledger.sqlite_plan import BATCH
+from m2async.ledger.sqlite.plan import BATCH
 from tests.campaigns.faults import really_started
 from tests.cli.terminal import APPLICATION, COMMAND, Ended, m2async, on_terminal, plain, settings
 from tests.scripted import scripted, started

@@ -21,8 +21,8 @@ from m2async import LocalEndpoint
 from m2async.cli.track import exit_code, parse_rules
 from m2async.ledger import ExecutionCount, RowState
 from m2async.local import load_definitions
-from m2async.responses import TERMINAL_STATUSES
-from m2async.results import OPEN_STATUSES
+from m2async.service.responses import TERMINAL_STATUSES
+from m2async.service.results import OPEN_STATUSES
 from tests.campaigns.faults import really_started
 from tests.cli.terminal import APPLICATION, COMMAND, m2async, on_terminal, plain, settings
 from tests.cli.test_ledger import Book

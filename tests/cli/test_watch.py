@@ -17,9 +17,9 @@ from rich.console import Console
 
 from m2async import LocalEndpoint
 from m2async.cli.watch import drawn, history, is_over
-from m2async.dashboard.looks import Look, Trouble
-from m2async.figures import CodeCount, RunFigures, Stretch
-from m2async.latency import LatencyFigures
+from m2async.figures.figures import CodeCount, RunFigures, Stretch
+from m2async.figures.latency import LatencyFigures
+from m2async.figures.looks import Look, Trouble
 from m2async.ledger import ExecutionCount, Orders, RowState, RunInfo
 from tests.cli.terminal import COMMAND, m2async, on_terminal, plain, settings
 from tests.cli.test_submit import executions, manifest

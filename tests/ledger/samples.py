@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from m2async import FileJob, RestartJob, S3Job, ScriptJob, StartBatchJob
-from m2async.jobs import Job
 from m2async.ledger import Ledger, LedgerRow, RowState, Run
+from m2async.service.requests import Job
 
 APPLICATION = "carddemolocalapplication23"
 OTHER_APPLICATION = "carddemolocalapplication24"

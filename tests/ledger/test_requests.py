@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2async import ScriptJob, StartBatchJob
-from m2async.jobs import Job
 from m2async.ledger import canonical_identifier
 from m2async.ledger.requests import from_columns, to_columns
+from m2async.service.requests import Job
 from tests.ledger.samples import APPLICATION, JOBS
 
 _texts = st.text(st.characters(codec="utf-8"), max_size=20)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from m2async.jobs import RestartJob
 from m2async.ledger import (
     SPAN,
     ExecutionClaimedError,
@@ -25,6 +24,7 @@ from m2async.ledger import (
     TrackedExecution,
     open_ledger,
 )
+from m2async.service.requests import RestartJob
 from tests.ledger.samples import APPLICATION, JOBS, planned, request, row_of, rows
 
 

@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from m2async.jobs import RestartJob
 from m2async.ledger import (
     ExecutionClaimedError,
     IllegalTransitionError,
@@ -23,6 +22,7 @@ from m2async.ledger import (
     Run,
     open_ledger,
 )
+from m2async.service.requests import RestartJob
 from tests.ledger.samples import APPLICATION, Clock, rows
 
 ROWS = 4

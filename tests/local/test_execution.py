@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2async.jobs import RestartJob, ScriptJob, StartBatchJob
 from m2async.local.definitions import JobDefinition, Step
 from m2async.local.execution import Execution, schedule
-from m2async.responses import TERMINAL_STATUSES
+from m2async.service.requests import RestartJob, ScriptJob, StartBatchJob
+from m2async.service.responses import TERMINAL_STATUSES
 
 NOW = 1_795_446_000.0
 ORDER = ["Submitting", "Dispatching", "Running", "Succeeded"]

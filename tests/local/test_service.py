@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from m2async.jobs import FileJob, RestartJob, S3Job, ScriptJob, StartBatchJob
 from m2async.local import DEFAULT_APPLICATION_ID
 from m2async.local.definitions import ApplicationDefinition, JobDefinition, Step, default_definitions
 from m2async.local.execution import Execution
 from m2async.local.service import BatchService, ExecutionQuery
+from m2async.service.requests import FileJob, RestartJob, S3Job, ScriptJob, StartBatchJob
 from tests.local.conftest import Clock
 
 ANY_SIZE = 2_000

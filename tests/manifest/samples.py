@@ -11,8 +11,8 @@ import pytest
 from hypothesis import strategies as st
 
 from m2async.errors import ManifestError
-from m2async.jobs import FileJob, Job, RestartJob, S3Job, ScriptJob, StartBatchJob
 from m2async.manifest import ManifestRow, check_manifest, read_manifest
+from m2async.service.requests import FileJob, Job, RestartJob, S3Job, ScriptJob, StartBatchJob
 
 APP = "abcdefghijklmnopqrstuvwxyz"
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:batch"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2async.jobs import FileJob, RestartJob, S3Job, ScriptJob, StartBatchJob
 from m2async.manifest import ManifestRow, check_manifest, read_manifest
+from m2async.service.requests import FileJob, RestartJob, S3Job, ScriptJob, StartBatchJob
 from tests.manifest.samples import APP, ARN, cell, fields_of, generated, manifests, problems, rows
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from m2async.jobs import FileJob
 from m2async.manifest import check_manifest, read_manifest
+from m2async.service.requests import FileJob
 from tests.manifest.samples import APP
 
 _ROOT = Path(__file__).parents[2]

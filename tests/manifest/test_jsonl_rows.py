@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2async.jobs import MAX_PARAM_VALUE, MAX_PARAMS, FileJob, RestartJob, ScriptJob, StartBatchJob
 from m2async.manifest import ManifestRow
+from m2async.service.requests import MAX_PARAM_VALUE, MAX_PARAMS, FileJob, RestartJob, ScriptJob, StartBatchJob
 from tests.manifest.samples import APP, fields_of, generated, manifests, problems, rows
 
 

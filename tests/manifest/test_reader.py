@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m2async.errors import InvalidRequestError, ManifestError
-from m2async.jobs import FileJob, StartBatchJob
 from m2async.manifest import ManifestRow, ManifestSummary, check_manifest, read_manifest
+from m2async.service.requests import FileJob, StartBatchJob
 from tests.manifest.samples import APP, ARN, FORMATS, problems, rows, stream
 
 CONTENT = {

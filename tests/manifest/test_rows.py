@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from m2async.errors import InvalidRequestError
-from m2async.jobs import FileJob
 from m2async.manifest.rows import COLUMNS, Fault, RequestMaker, RowError, job_of, shown, split_fields
+from m2async.service.requests import FileJob
 
 
 def test_a_request_is_made_of_fields_and_parameters() -> None:

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2async.jobs import FileJob, RestartJob, ScriptJob, StartBatchJob
 from m2async.manifest import ManifestRow, check_manifest, read_manifest
+from m2async.service.requests import FileJob, RestartJob, ScriptJob, StartBatchJob
 from tests.manifest.samples import APP, fields_of, manifests, problems, rows, stream
 
 SWEEP = """

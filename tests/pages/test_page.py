@@ -13,7 +13,7 @@ import pytest
 import m2async.pages
 from m2async.ledger import RowState
 from m2async.pages import marks, policy
-from m2async.results import Result
+from m2async.service.results import Result
 
 STYLE = (Path(m2async.pages.__file__).parent / "templates" / "style.css").read_text()
 TEXT = ("text", "muted", "link", "started", "good", "throttled", "refused", "unknown", "bad")

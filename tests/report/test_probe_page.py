@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from m2async.latency import Latencies
+from m2async.figures.latency import Latencies
 from m2async.probing.findings import Findings, NotCancelled, Quota, Span, Step
 from m2async.report import probe_page
 from tests.browser import chromium, tab

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2async.jobs import ScriptJob, StartBatchJob
 from m2async.ledger import Event, HistoryEntry, LedgerRow, RowState, TrackedExecution
 from m2async.report.table import Packed, Table
+from m2async.service.requests import ScriptJob, StartBatchJob
 from tests.report.nights import APPLICATION, BEGAN
 
 SAFE = st.text(st.characters(exclude_categories=[]), min_size=1, max_size=30)

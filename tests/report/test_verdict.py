@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import product
 
-from m2async.figures import JobTally
+from m2async.figures.figures import JobTally
 from m2async.ledger import ExecutionCount, RowState
 from m2async.report.verdict import verdict
-from tests.test_figures import figures_of
+from tests.figures.test_figures import figures_of
 
 NOTHING = JobTally().figures()
 SUCCEEDED = ExecutionCount("Succeeded", "0", True, False, None, 5)

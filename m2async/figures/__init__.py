@@ -1,0 +1,22 @@
+"""Runs in figures and words: what the terminal and the pages share."""
+
+from m2async.figures.figures import JobFigures, JobTally, Phase, RunFigures, Stretch, duration_of, read_figures
+from m2async.figures.latency import Latencies, LatencyFigures
+from m2async.figures.looks import Look, Looks, Rhythm, Trouble, glance
+
+__all__ = [
+    "JobFigures",
+    "JobTally",
+    "Latencies",
+    "LatencyFigures",
+    "Look",
+    "Looks",
+    "Phase",
+    "Rhythm",
+    "RunFigures",
+    "Stretch",
+    "Trouble",
+    "duration_of",
+    "glance",
+    "read_figures",
+]

@@ -1,0 +1,398 @@
+"""Executions to their end: list what may have changed, write it down, tell it, wait.
+
+What to ask for is decided in tracking.py, what an end comes to in results.py. All state is in the ledger: whoever
+tracks a run, and however often it is broken off, the same is found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from os import PathLike
+from time import monotonic
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self, TypeVar
+
+import anyio
+from msgspec.structs import replace
+from structlog.typing import FilteringBoundLogger
+
+from m2async.certainty import RetryPolicy, repeated
+from m2async.clock import steady_time
+from m2async.errors import CallError, ConflictException, ResourceNotFoundException, ValidationException
+from m2async.events import Events
+from m2async.following.plans import LIST_LAG, Wanted, batches, is_lost, next_interval, plan
+from m2async.ledger import Ledger, Observation, RunView, TrackedExecution, as_stored, open_ledger
+from m2async.pacing import Pacer, TokenBucket
+from m2async.service import BatchJobExecution, ExecutionsPage, Judgement, has_ended
+
+_T = TypeVar("_T")
+_UNCERTAINTY = 5.0  # seconds by which a start may be earlier than it seems, once the service's clock is known
+_CLOCKS_APART = 300.0  # the same, before: the service refuses signatures that are further off
+_SHARE_OF_READING = 0.05  # of the time, at most, goes into finding out what was started since
+
+_OF_ONE_APPLICATION = (ResourceNotFoundException, ConflictException, ValidationException)
+
+
+class TracksExecutions(Protocol):
+    """What a tracker needs of a client; M2Client is one."""
+
+    @property
+    def clock_offset(self) -> float | None:
+        """How far the service's clock is ahead of the local one, in seconds; None if that is not known yet."""
+
+    async def get_batch_job_executions_page(
+        self,
+        application_id: str,
+        /,
+        *,
+        execution_ids: Sequence[str] | None = None,
+        started_after: datetime | None = None,
+        next_token: str | None = None,
+    ) -> ExecutionsPage:
+        """Get one page of an application's executions."""
+
+    async def get_batch_job_execution(self, application_id: str, execution_id: str, /) -> BatchJobExecution:
+        """Get one execution."""
+
+
+class Change(NamedTuple):
+    """What changed of a row's execution: the status that was seen before, None if none was, and what is seen now."""
+
+    before: str | None
+    execution: TrackedExecution
+
+    @property
+    def key(self) -> str:
+        """The row's key."""
+        return self.execution.key
+
+    @property
+    def judgement(self) -> Judgement:
+        """What the job came to, by the rule: success, failure, or open still."""
+        return self.execution.judgement
+
+
+class Tracker:
+    """Follows the executions of a run until all have ended: an async iterator of their changes.
+
+    Arguments:
+        client: an open M2Client, or whatever else lists executions.
+        ledger: the run's ledger, as `open_ledger` takes it, or an open Ledger.
+        run: the run, by name or as it was opened; others may write it at the same time.
+        rate: calls a second at most, its own.
+        burst: how many calls may go out at once after a pause.
+        shortest, longest: seconds from one look to the next; between them it adapts to how fast things change.
+        more: asked whether further rows may still be started; as long as it says so, tracking goes on. By default no
+            row is expected that is not started when tracking begins.
+        retry: how long a call is repeated that fails in passing.
+        logger: a structlog logger to use instead of the host's pipeline, for an event when an execution has ended.
+        troubled: told each such failure, and the seconds that are waited then.
+        clock: the time in seconds of the epoch.
+        sleep: waits for some seconds.
+
+    Use it as an async context manager. A change is written to the ledger before it is told. An application that does
+    not exist (perhaps in this region or account), or whose executions cannot be listed for a reason of its own, is left
+    open; once all others have ended, the iteration raises its CallError. Every other CallError that does not pass, and
+    a LedgerError, ends it at once.
+    """
+
+    def __init__(
+        self,
+        client: TracksExecutions,
+        ledger: str | PathLike[str] | Ledger,
+        run: str | RunView,
+        *,
+        rate: float = 5.0,
+        burst: float = 10.0,
+        shortest: float = 1.0,
+        longest: float = 30.0,
+        more: Callable[[], Awaitable[bool]] | None = None,
+        retry: RetryPolicy | None = None,
+        logger: FilteringBoundLogger | None = None,
+        troubled: Callable[[CallError, float], None] = lambda error, seconds: None,
+        clock: Callable[[], float] = steady_time,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+    ) -> None:
+        if not 0 < shortest <= longest:
+            raise ValueError(f"shortest must be above 0 and at most longest, not {shortest} and {longest}")
+        self._client = client
+        self._ledger = ledger
+        self._run = run
+        self._pacer = Pacer(TokenBucket(rate, burst))
+        self._shortest = shortest
+        self._longest = longest
+        self._more = more
+        self._policy = retry or RetryPolicy(base=0.5, cap=30.0, patience=3_600.0)
+        self._events = Events(logger=logger)
+        self._troubled = troubled
+        self._clock = clock
+        self._sleep = sleep
+        self._applications: dict[str, _Application] = {}
+        self._reached = False
+        self._read_again_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            given = self._ledger
+            ledger = given if isinstance(given, Ledger) else await stack.enter_async_context(open_ledger(given))
+            self._view = self._run if isinstance(self._run, RunView) else await ledger.run(self._run)
+            self._host = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._host.aclose()
+
+    def __aiter__(self) -> AsyncIterator[Change]:
+        return self._changes()
+
+    async def _changes(self) -> AsyncGenerator[Change, None]:
+        interval, more = self._shortest, True
+        while True:
+            expected, more = more, self._more is not None and await self._more()
+            if expected:  # once more when no more are
+                await self._read_what_was_started(at_once=not more)
+            open_before, changed = self._count_open(), 0
+            for application in self._applications.values():
+                for change in await self._look_at(application):
+                    changed += 1
+                    yield change
+            if not (more or self._count_open()):
+                break
+            interval = next_interval(interval, changed, open_before, shortest=self._shortest, longest=self._longest)
+            await self._sleep(interval)
+        for application in self._applications.values():
+            if application.failure is not None and application.open:
+                raise application.failure
+
+    def _log(self, execution: TrackedExecution) -> None:
+        if execution.ended:
+            self._events.ended(
+                execution.key, execution.application_id, execution.job.name, execution.execution_id,
+                execution.status, execution.return_code, execution.judgement,
+            )  # fmt: skip
+
+    async def refresh(self) -> None:
+        """Look at every open execution once, and write down what changed."""
+        await self._read_what_was_started(at_once=True)
+        for application in self._applications.values():
+            await self._look_at(application)
+
+    def _count_open(self) -> int:
+        return sum(len(each.open) for each in self._applications.values() if each.failure is None)
+
+    async def _read_what_was_started(self, *, at_once: bool) -> None:
+        """Find the executions that have not ended; reading them often from a large ledger is left for later."""
+        began = monotonic()
+        if began < self._read_again_at and not at_once:
+            return
+        async for execution in self._view.all_executions(open_only=True):
+            application = self._applications.setdefault(
+                execution.application_id, _Application(execution.application_id)
+            )
+            application.follow(execution)
+        ended = monotonic()
+        self._read_again_at = ended + (ended - began) / _SHARE_OF_READING
+
+    # One application
+
+    async def _look_at(self, application: _Application) -> Sequence[Change]:
+        """Look at the open executions of an application; what changed is written before it is told."""
+        if not application.open or application.failure is not None:
+            return ()
+        try:
+            found = await self._find(application)
+            lost = await self._ask_alone(application, found)
+        except _OF_ONE_APPLICATION as error:
+            application.failure = error
+            return ()
+        changes = [
+            Change(before.status, after)
+            for execution_id, before in application.open.items()
+            if (after := _seen(before, found.get(execution_id), is_lost=execution_id in lost)) != before
+        ]
+        if changes:
+            await self._view.observe([_observation(change.execution) for change in changes])
+        for change in changes:
+            application.update(change.execution)
+            self._log(change.execution)
+        return changes
+
+    async def _find(self, application: _Application) -> dict[str, BatchJobExecution]:
+        """Ask for every open execution: those in a window together, and what is not found there by id."""
+        found: dict[str, BatchJobExecution] = {}
+        for _ in range(2):
+            offset = self._client.clock_offset
+            asked = plan(application.wanted(offset), application.started)
+            if asked.window is None:
+                break
+            found = await self._list_window(application, asked.window, asked.stragglers)
+            now_known = self._client.clock_offset or 0.0
+            if application.open.keys() <= found.keys() or abs(now_known - (offset or 0.0)) <= (
+                _CLOCKS_APART if offset is None else _UNCERTAINTY
+            ):
+                break
+        now = self._now()
+        stragglers = [
+            wanted.execution_id
+            for wanted in application.wanted(self._client.clock_offset)
+            if wanted.execution_id not in found
+            and (application.open[wanted.execution_id].status is not None or now - wanted.since > LIST_LAG)
+        ]
+        for batch in batches(stragglers):
+            found |= await self._list(application.id, execution_ids=batch)
+        application.note_missing(stragglers, found, now)
+        return found
+
+    async def _list_window(
+        self, application: _Application, window: float, stragglers: Sequence[str]
+    ) -> dict[str, BatchJobExecution]:
+        """List what started since, up to where nothing more is wanted."""
+        started_after = datetime.fromtimestamp(window - 1.0, UTC)  # what is shown may be rounded
+        listed: list[float] = []
+        found = await self._list(
+            application.id,
+            started_after=started_after,
+            sought=application.open.keys() - set(stragglers),
+            listed=listed,
+        )
+        application.started = sorted(listed)
+        return found
+
+    async def _list(
+        self,
+        application_id: str,
+        *,
+        execution_ids: Sequence[str] | None = None,
+        started_after: datetime | None = None,
+        sought: Collection[str] | None = None,
+        listed: list[float] | None = None,
+    ) -> dict[str, BatchJobExecution]:
+        """List page by page, up to the last or to where all that is sought was seen; `listed` takes all start times."""
+        found: dict[str, BatchJobExecution] = {}
+        left = None if sought is None else set(sought)
+        token: str | None = None
+        while True:
+            page = await self._call(
+                partial(
+                    self._client.get_batch_job_executions_page,
+                    application_id,
+                    execution_ids=execution_ids,
+                    started_after=started_after,
+                    next_token=token,
+                )
+            )
+            found |= {execution.execution_id: execution for execution in page.executions}
+            if listed is not None:
+                listed += [execution.start_time.timestamp() for execution in page.executions]
+            if left is not None:
+                left -= found.keys()
+            token = page.next_token
+            if token is None or left == set():
+                return found
+
+    async def _ask_alone(self, application: _Application, found: dict[str, BatchJobExecution]) -> set[str]:
+        """Ask alone for each execution that no list shows any more; gives those that the service does not know."""
+        lost: set[str] = set()
+        for execution_id in application.long_missing(self._now()):
+            try:
+                found[execution_id] = await self._call(
+                    partial(self._client.get_batch_job_execution, application.id, execution_id)
+                )
+            except ResourceNotFoundException as error:
+                if error.resource_id == application.id:
+                    raise
+                lost.add(execution_id)
+        return lost
+
+    def _now(self) -> float:
+        """The time by the service's clock."""
+        return self._clock() + (self._client.clock_offset or 0.0)
+
+    async def _call(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Make a call as the pacing allows; one that fails in passing is made again."""
+
+        async def paced() -> _T:
+            await self._pacer.acquire()
+            answer = await call()
+            self._reached = True
+            return answer
+
+        return await repeated(
+            paced, self._policy, reached=lambda: self._reached, before_wait=self._troubled, sleep=self._sleep
+        )
+
+
+class _Application:
+    """The open executions of one application, and what was listed of it last."""
+
+    def __init__(self, id_: str) -> None:
+        self.id = id_
+        self.open: dict[str, TrackedExecution] = {}
+        self.started: Sequence[float] = ()
+        self.missing: dict[str, tuple[int, float]] = {}  # how often an execution was missed, and since when
+        self.failure: CallError | None = None
+
+    def follow(self, execution: TrackedExecution) -> None:
+        """Take in an execution that has not ended."""
+        self.open.setdefault(execution.execution_id, execution)
+
+    def update(self, execution: TrackedExecution) -> None:
+        """Take note of what was seen of an execution."""
+        if execution.ended:
+            del self.open[execution.execution_id]
+            self.missing.pop(execution.execution_id, None)
+        else:
+            self.open[execution.execution_id] = execution
+
+    def wanted(self, offset: float | None) -> list[Wanted]:
+        """Give the open executions, the oldest first; one that was not seen yet started about when it was sent."""
+        early = (_CLOCKS_APART if offset is None else _UNCERTAINTY) - (offset or 0.0)
+        return sorted(
+            Wanted(each.sent_at - early if each.start_time is None else each.start_time, each.execution_id)
+            for each in self.open.values()
+        )
+
+    def note_missing(self, asked: Sequence[str], found: Collection[str], now: float) -> None:
+        """Take note of which of the executions that were asked for by id no list shows."""
+        self.missing = {
+            execution_id: (missed + 1, since)
+            for execution_id in asked
+            if execution_id not in found
+            for missed, since in [self.missing.get(execution_id, (0, now))]
+        }
+
+    def long_missing(self, now: float) -> list[str]:
+        """Give the executions that are to be asked for alone."""
+        return [execution_id for execution_id, (missed, since) in self.missing.items() if is_lost(missed, now - since)]
+
+
+def _seen(before: TrackedExecution, now: BatchJobExecution | None, *, is_lost: bool) -> TrackedExecution:
+    if now is None:
+        return replace(before, ended=True, gone=True) if is_lost else before
+    return replace(
+        before,
+        status=now.status,
+        return_code=now.return_code,
+        # as they are read back, so that what was seen before looks the same
+        start_time=as_stored(now.start_time.timestamp()),
+        end_time=None if now.end_time is None else as_stored(now.end_time.timestamp()),
+        ended=has_ended(now.status, has_end_time=now.end_time is not None),
+    )
+
+
+def _observation(execution: TrackedExecution) -> Observation:
+    return Observation(
+        execution.number,
+        execution.execution_id,
+        execution.status,
+        execution.return_code,
+        execution.start_time,
+        execution.end_time,
+        execution.ended,
+        execution.gone,
+    )

@@ -1,0 +1,13 @@
+"""A job's key, which tells its repetition from another job: in manifests, in ledgers, and wherever a job is shown."""
+
+from __future__ import annotations
+
+MAX_KEY = 512
+"""Characters of a key: it is an index entry of every ledger and one cell of every table."""
+
+KEY_RULE = f"must have 1 to {MAX_KEY} printable characters"
+
+
+def is_key(value: object) -> bool:
+    """Whether a value can be a key."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_KEY and value.isprintable()

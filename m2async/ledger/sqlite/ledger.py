@@ -1,0 +1,543 @@
+"""The ledger in an SQLite file: one thread writes, one reads, and the event loop waits for neither."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeVar, cast
+
+import anyio.lowlevel
+from msgspec.structs import replace
+
+from m2async.clock import steady_time
+from m2async.ledger.activity import STRETCHES, Activity, LatencyCount
+from m2async.ledger.clock_check import check_clock
+from m2async.ledger.dependencies import check_same
+from m2async.ledger.errors import (
+    LedgerClosedError,
+    LedgerError,
+    ManifestChangedError,
+    RowNotFoundError,
+    RunInUseError,
+    RunNotFoundError,
+    RunNotPlannedError,
+)
+from m2async.ledger.interface import PAGE, Ledger, Run, RunView
+from m2async.ledger.requests import canonical_identifier, to_columns
+from m2async.ledger.rows import (
+    Counts,
+    ExecutionCount,
+    HistoryEntry,
+    LedgerRow,
+    Observation,
+    OpenAttempt,
+    Orders,
+    RunInfo,
+    RunSummary,
+    TrackedExecution,
+    to_micros,
+    to_seconds,
+)
+from m2async.ledger.sqlite import activity, decisions, dependencies, reads, tracking
+from m2async.ledger.sqlite.connection import connect_reader, connect_writer
+from m2async.ledger.sqlite.file import LedgerFile, translated, translated_os_error
+from m2async.ledger.sqlite.group_commit import Writer, uninterrupted
+from m2async.ledger.sqlite.plan import Comparison, Planning
+from m2async.ledger.sqlite.run_lock import LockHeldError, RunLock, is_held
+from m2async.ledger.sqlite.statements import migrations, named_statements
+from m2async.ledger.sqlite.writes import Batches, Place, Write, addition, decision, ended, intent
+from m2async.ledger.states import Event, RowState
+from m2async.ledger.texts import CRASH_CODE, CRASH_MESSAGE, check_key, clean
+from m2async.service import RestartJob, StartBatchJob
+
+_SQL = named_statements("runs", "decisions", "orders")
+_T = TypeVar("_T")
+
+
+class SqliteLedger(Ledger):
+    """A ledger in an SQLite file; make it with `open`."""
+
+    def __init__(self, path: Path, clock: Callable[[], float], busy_timeout: float) -> None:
+        self.clock = clock
+        self.file = LedgerFile(path)
+        self.writer: Writer[Write] = Writer(f"ledger writer {path.name}", lambda writes: self.batches.commit(writes))
+        self._reader = ThreadPoolExecutor(1, f"ledger reader {path.name}")
+        self._busy_timeout = busy_timeout
+        self._connections: list[sqlite3.Connection] = []
+        self._runs: set[SqliteRun] = set()
+        self._closed = False
+        self._executions_indexed = False
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        must_exist: bool = False,
+        clock: Callable[[], float] = steady_time,
+        busy_timeout: float = 30.0,
+        scripts: Sequence[str] | None = None,
+    ) -> Self:
+        """Open the ledger at a path, and make it if there is none; see `open_ledger`.
+
+        `scripts` are the migrations that lead to the schema, by default the package's.
+        """
+        ledger = cls(path, clock, busy_timeout)
+        try:
+            await ledger.writer.call(lambda: ledger._connect(scripts or migrations(), must_exist=must_exist))
+        except BaseException:
+            await ledger.aclose()
+            raise
+        return ledger
+
+    @property
+    def address(self) -> str:
+        return str(self.file.path)
+
+    async def open_run(
+        self, name: str, *, manifest: str | None = None, digest: str | None = None, by_hand: bool = False
+    ) -> Run:
+        self._check_open()
+        run = SqliteRun(self, name, manifest, digest)
+        self._runs.add(run)
+        try:
+            await self.writer.call(lambda: run.take(by_hand=by_hand))
+        except BaseException:
+            await run.aclose()
+            raise
+        return run
+
+    async def run(self, name: str) -> RunView:
+        view = SqliteRunView(self, name)
+        await view.read(_nothing)
+        return view
+
+    async def runs(self) -> list[RunSummary]:
+        return await self.read(reads.run_summaries)
+
+    async def open_attempts(self, application_id: str) -> list[OpenAttempt]:
+        return await self.read(lambda connection: reads.open_attempts(connection, application_id))
+
+    async def claimed(self, application_id: str, execution_ids: Collection[str]) -> set[str]:
+        self._check_open()
+        if not self._executions_indexed:
+            await self.writer.call(self._index_executions)
+            self._executions_indexed = True
+        return await self.read(lambda connection: reads.claimed(connection, application_id, execution_ids))
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            for run in list(self._runs):
+                await run.aclose()
+        finally:
+            try:
+                await self.writer.call(self._disconnect)
+            finally:
+                await self.writer.aclose()
+
+    async def read(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Ask the connection for reading, in its thread."""
+        self._check_open()
+        return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._reader, self._ask, function))
+
+    async def write(self, function: Callable[[], _T]) -> _T:
+        """Run a function in the writer's thread."""
+        self._check_open()
+        return await self.writer.call(function)
+
+    def forget(self, run: SqliteRun) -> None:
+        """Take note that a run was closed."""
+        self._runs.discard(run)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LedgerClosedError(self.address, "is closed")
+
+    # In the threads
+
+    def _connect(self, scripts: Sequence[str], *, must_exist: bool) -> None:
+        self.file.make(must_exist=must_exist)
+        writer = connect_writer(self.file, scripts, busy_timeout=self._busy_timeout)
+        self._connections.append(writer)
+        self._connections.append(connect_reader(self.file, busy_timeout=self._busy_timeout))
+        try:
+            self.file.remember()
+        except OSError as exc:
+            raise translated_os_error(exc, self.address) from exc
+        self.batches = Batches(writer, self.file)
+
+    def _disconnect(self) -> None:
+        self._reader.shutdown()
+        while self._connections:
+            self._connections.pop().close()
+
+    def _index_executions(self) -> None:
+        with self.batches.transaction() as connection:
+            connection.execute(_SQL["index_executions"])
+
+    def _ask(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
+        try:
+            return function(self._connections[1])
+        except sqlite3.Error as exc:
+            raise translated(exc, self.address) from exc
+
+
+class SqliteRunView(RunView):
+    """A run in an SQLite file, for reading."""
+
+    def __init__(self, ledger: SqliteLedger, name: str) -> None:
+        self._ledger = ledger
+        self._name = name
+        self._info: RunInfo
+
+    @property
+    def info(self) -> RunInfo:
+        return self._info
+
+    async def counts(self) -> Counts:
+        return await self.read(reads.counts)
+
+    async def page(self, *states: RowState, after: int = 0, limit: int = PAGE) -> list[LedgerRow]:
+        return await self.read(lambda connection, info: reads.page(connection, info, states, after, limit))
+
+    async def row(self, key: str) -> LedgerRow:
+        def ask(connection: sqlite3.Connection, info: RunInfo) -> LedgerRow | None:
+            return reads.row_of_key(connection, info.id, key, (info.id << 32) + info.rows)
+
+        row = await self.read(ask)
+        if row is None:
+            raise RowNotFoundError(self._ledger.address, self._name, key)
+        return row
+
+    async def rows_of(self, keys: Collection[str]) -> list[LedgerRow]:
+        address = self._ledger.address
+        return await self.read(lambda connection, info: dependencies.rows_of(connection, address, info, keys))
+
+    async def dependencies(self) -> Mapping[str, Sequence[str]]:
+        return await self.read(dependencies.read)
+
+    async def history(self, number: int) -> list[HistoryEntry]:
+        return await self.read(lambda connection, info: reads.history(connection, (info.id << 32) + number))
+
+    # Executions
+
+    async def in_use(self) -> bool:
+        return is_held(_lock_path(self._ledger, self.info.id))
+
+    async def executions(self, first: int, last: int, *, open_only: bool = False) -> list[TrackedExecution]:
+        return await self.read(
+            lambda connection, info: tracking.executions(connection, info, first, last, open_only=open_only)
+        )
+
+    async def execution_counts(self) -> list[ExecutionCount]:
+        return await self.read(tracking.counts)
+
+    async def observe(self, observations: Sequence[Observation]) -> None:
+        base, at = self.info.id << 32, to_micros(self._ledger.clock())
+        cleaned = [
+            seen._replace(
+                execution_id=clean(seen.execution_id),
+                status=seen.status and clean(seen.status),
+                return_code=seen.return_code and clean(seen.return_code),
+            )
+            for seen in observations
+        ]
+        await self._write_now(lambda connection: tracking.observe(connection, base, cleaned, at))
+
+    async def set_rule(self, max_rc: int, key: str | None = None) -> None:
+        row = (self.info.id << 32) + (0 if key is None else (await self.row(key)).number)
+        await self._write_now(lambda connection: tracking.set_rule(connection, row, max_rc))
+
+    # How it goes, and what it is told
+
+    async def activity(self, stretches: int = STRETCHES) -> Activity:
+        return await self.read(lambda connection, info: activity.activity(connection, info, stretches))
+
+    async def latencies(self) -> list[LatencyCount]:
+        return await self.read(activity.latencies)
+
+    async def orders(self) -> Orders:
+        return await self.read(reads.orders)
+
+    async def set_pace(self, rate: float, burst: float) -> None:
+        await self._order("order_pace", rate=rate, burst=burst)
+
+    async def set_paused(self, paused: bool) -> None:
+        await self._order("order_pause", paused=int(paused))
+
+    async def stop(self) -> None:
+        await self._order("order_stop")
+
+    async def _order(self, statement: str, **values: float) -> None:
+        given = {"run": self.info.id, **values}
+        await self._write_now(lambda connection: connection.execute(_SQL[statement], given))
+
+    async def _write_now(self, write: Callable[[sqlite3.Connection], object]) -> None:
+        """Write in a transaction of its own, which needs no lock of the run."""
+
+        def commit() -> None:
+            with self._ledger.batches.transaction() as connection:
+                write(connection)
+
+        await self._ledger.write(commit)
+
+    async def read(self, function: Callable[[sqlite3.Connection, RunInfo], _T]) -> _T:
+        """Ask something about the run as it is now."""
+
+        def ask(connection: sqlite3.Connection) -> tuple[RunInfo | None, _T | None]:
+            info = reads.run_info(connection, self._name)
+            return info, None if info is None else function(connection, info)
+
+        info, answer = await self._ledger.read(ask)
+        if info is None:
+            raise RunNotFoundError(self._ledger.address, self._name)
+        self._info = info
+        return answer  # type: ignore[return-value] # there is one where there is a run
+
+
+class SqliteRun(SqliteRunView, Run):
+    """A run in an SQLite file, for writing; the ledger makes it, and `take` opens it."""
+
+    def __init__(self, ledger: SqliteLedger, name: str, manifest: str | None, digest: str | None) -> None:
+        super().__init__(ledger, name)
+        self._manifest = manifest
+        self._digest = digest
+        self._lock: RunLock | None = None
+        self._closed = False
+        self._clock = ledger.clock
+        self._write: Callable[[Write], asyncio.Future[Any]] = ledger.writer.write
+        self._place = Place(0, name, 0)
+
+    @property
+    def info(self) -> RunInfo:
+        return self._info if self._closed else replace(self._info, rows=self._place.rows)
+
+    # Rows
+
+    async def plan(
+        self,
+        rows: Iterable[tuple[str, StartBatchJob]],
+        *,
+        after: Mapping[str, Sequence[str]] | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._check_open()
+        if self._info.planned and self._digest is not None and self._digest == self._info.digest:
+            return
+        planned = await (self._compare if self._info.planned or self._place.rows else self._insert)(iter(rows))
+        if self._info.planned:
+            check_same(self._ledger.address, self._name, await self.dependencies(), after or {})
+        if check is not None:
+            await check()
+        new = {} if self._info.planned else after or {}
+        await self._ledger.writer.call(lambda: planned.finish(self._manifest, self._digest, new))
+        await self.read(_nothing)
+
+    async def _insert(self, rows: Iterator[tuple[str, StartBatchJob]]) -> Planning:
+        planning = Planning(self._place, self._ledger.address, self._ledger.batches)
+        await self._ledger.writer.call(planning.begin)
+        while await self._ledger.writer.call(lambda: planning.next_batch(rows)):
+            await anyio.lowlevel.checkpoint()
+        return planning
+
+    async def _compare(self, rows: Iterator[tuple[str, StartBatchJob]]) -> Planning:
+        comparison = Comparison(self._place, self._ledger.address)
+        while await self._ledger.read(lambda connection: comparison.next_batch(connection, rows)):
+            await anyio.lowlevel.checkpoint()
+        await self._ledger.read(comparison.finish)
+        return Planning(self._place, self._ledger.address, self._ledger.batches, self._place.rows)
+
+    async def add(self, key: str, request: StartBatchJob) -> LedgerRow:
+        self._check_open()
+        check_key(key)
+        if not self._info.planned:
+            return cast("LedgerRow", await self._write(addition(self._place, key, request)))
+        try:
+            row = await self.row(key)
+        except RowNotFoundError:
+            raise ManifestChangedError(self._ledger.address, self._name, added=[key]) from None
+        run_id, columns = self._place.id, to_columns(request)
+        if not await self._ledger.read(lambda connection: reads.is_planned_as(connection, run_id, key, columns)):
+            raise ManifestChangedError(self._ledger.address, self._name, changed=[key])
+        return row
+
+    # Attempts
+
+    def intend(self, number: int, attempt: int, at: float, *, resend: bool = False) -> asyncio.Future[None]:
+        if not 0 < number <= self._place.rows:
+            raise self._not_writable(number)
+        return self._write(intent(self._place, number, attempt, to_micros(at), resend=resend))
+
+    def started(
+        self, number: int, attempt: int, execution_id: str, request_id: str | None = None
+    ) -> asyncio.Future[None]:
+        return self._end(number, attempt, Event.STARTED, execution_id, request_id, None, None)
+
+    def refused(
+        self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
+    ) -> asyncio.Future[None]:
+        return self._end(number, attempt, Event.REFUSED, None, request_id, code, message)
+
+    def rejected(
+        self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
+    ) -> asyncio.Future[None]:
+        return self._end(number, attempt, Event.REJECTED, None, request_id, code, message)
+
+    def unknown(
+        self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
+    ) -> asyncio.Future[None]:
+        return self._end(number, attempt, Event.UNKNOWN, None, request_id, code, message)
+
+    def _end(
+        self,
+        number: int,
+        attempt: int,
+        event: Event,
+        execution_id: str | None,
+        request_id: str | None,
+        code: str | None,
+        message: str | None,
+    ) -> asyncio.Future[None]:
+        if not 0 < number <= self._place.rows:
+            raise self._not_writable(number)
+        return self._write(
+            ended(
+                self._place,
+                number,
+                attempt,
+                event,
+                to_micros(self._clock()),
+                execution_id and clean(execution_id),
+                request_id and clean(request_id),
+                code and clean(code),
+                message and clean(message),
+            )
+        )
+
+    # Decisions
+
+    def claim(
+        self, number: int, attempt: int, execution_id: str, note: str, *, inferred: bool = True
+    ) -> asyncio.Future[None]:
+        return self._decide(
+            number,
+            f"to claim an execution for attempt {attempt}",
+            partial(
+                decisions.claim,
+                address=self._ledger.address,
+                attempt=attempt,
+                at=to_micros(self._clock()),
+                execution_id=clean(execution_id),
+                inferred=inferred,
+                note=clean(note),
+            ),
+        )
+
+    def not_started(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
+        at = to_micros(self._clock())
+        make = partial(decisions.not_started, attempt=attempt, at=at, note=clean(note))
+        return self._decide(number, f"to call attempt {attempt} not started", make)
+
+    def retry(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
+        at = to_micros(self._clock())
+        make = partial(decisions.retry, attempt=attempt, at=at, note=clean(note))
+        return self._decide(number, f"to try again after attempt {attempt}", make)
+
+    def give_up(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
+        at = to_micros(self._clock())
+        make = partial(decisions.give_up, attempt=attempt, at=at, note=clean(note))
+        return self._decide(number, f"to give up after attempt {attempt}", make)
+
+    def restart(self, number: int, attempt: int, job: RestartJob, note: str) -> asyncio.Future[None]:
+        at = to_micros(self._clock())
+        make = partial(tracking.restart, attempt=attempt, at=at, job=canonical_identifier(job), note=clean(note))
+        return self._decide(number, f"to restart after attempt {attempt}", make)
+
+    def candidates(self, number: int, execution_ids: Sequence[str]) -> asyncio.Future[None]:
+        make = partial(decisions.candidates, execution_ids=[clean(execution_id) for execution_id in execution_ids])
+        return self._decide(number, "to note candidates", make)
+
+    def _decide(self, number: int, what: str, make: Callable[..., bool]) -> asyncio.Future[None]:
+        if not 0 < number <= self._place.rows:
+            raise self._not_writable(number)
+        return self._write(decision(self._place, number, what, partial(make, row=self._place.base + number)))
+
+    # Opening and closing
+
+    def take(self, *, by_hand: bool) -> None:
+        """Make the run if there is none, lock it, and put what a crash left into doubt; in the writer's thread.
+
+        All in one transaction: so nobody makes or removes the run meanwhile.
+        """
+        ledger, now = self._ledger, self._clock()
+        with ledger.batches.transaction() as connection:
+            connection.execute(_SQL["make_run"], (self._name, to_micros(now)))
+            info = reads.run_info(connection, self._name)
+            assert info is not None  # noqa: S101 - it was just made
+            self._take_lock(info.id, now)
+            place = Place(info.id, self._name, info.rows)
+            run = {"first": place.base, "last": place.last}
+            [latest] = connection.execute(_SQL["latest_time"], run).fetchone()
+            if latest is not None and not by_hand:
+                check_clock(ledger.address, self._name, to_seconds(latest), now)
+            connection.execute(_SQL["forget_orders"], (info.id,))
+            crash = {"event": Event.CRASH.value, "at": to_micros(now), "code": CRASH_CODE, "message": CRASH_MESSAGE}
+            connection.execute(_SQL["crashed_attempts"], run | crash)
+            connection.execute(_SQL["crashed_rows"], run | crash)
+        self._info, self._place = info, place
+
+    def _take_lock(self, run_id: int, now: float) -> None:
+        ledger = self._ledger
+        try:
+            self._lock = RunLock.take(_lock_path(ledger, run_id), now)
+        except LockHeldError as exc:
+            raise RunInUseError(ledger.address, self._name, **exc.holder._asdict()) from None
+        except OSError as exc:
+            raise translated_os_error(exc, ledger.address) from exc
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        place, self._place = self._place, Place(0, self._name, 0)  # which has no rows to write
+        self._closed = True
+        self._ledger.forget(self)
+        if self._lock is not None:
+            release = partial(self._release, self._lock, place)
+            await self._ledger.writer.call(release)
+
+    def _release(self, lock: RunLock, place: Place) -> None:
+        with ExitStack() as stack:
+            stack.callback(lock.release)
+            if not place.id or place.rows:
+                return
+            with suppress(LedgerError), self._ledger.batches.transaction() as connection:
+                if connection.execute(_SQL["remove_run"], (place.id,)).rowcount:
+                    connection.execute(_SQL["clear_plan"], (place.base, place.last))
+                stack.close()  # before others can make a run in its place
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LedgerClosedError(self._ledger.address, f"run {self._name!r} is closed")
+
+    def _not_writable(self, number: int) -> LedgerError:
+        if self._closed:
+            return LedgerClosedError(self._ledger.address, f"run {self._name!r} is closed")
+        if not self._place.rows and not self._info.planned:
+            return RunNotPlannedError(self._ledger.address, self._name)
+        return RowNotFoundError(self._ledger.address, self._name, number)
+
+
+def _lock_path(ledger: SqliteLedger, run_id: int) -> Path:
+    return Path(f"{ledger.file.path}-run-{run_id}.lock")
+
+
+def _nothing(connection: sqlite3.Connection, info: RunInfo) -> None:
+    """Ask nothing but what is known of the run."""

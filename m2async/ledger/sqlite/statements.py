@@ -1,0 +1,47 @@
+"""The SQL of the package: named statements and numbered migrations, read once."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+_HERE = files("m2async.ledger.sqlite")
+
+
+def named_statements(*names: str) -> Mapping[str, str]:
+    """Give the statements of some files by name: each stands behind a line `-- name: NAME`."""
+    statements: dict[str, str] = {}
+    for file in names:
+        text = (_HERE / "sql" / f"{file}.sql").read_text(encoding="utf-8")
+        _, *parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+        statements.update(zip(parts[::2], map(_without_comments, parts[1::2]), strict=True))
+    return statements
+
+
+def script(name: str) -> str:
+    """Give a script of several statements."""
+    return (_HERE / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def migrations(directory: Traversable | None = None) -> tuple[str, ...]:
+    """Give the scripts that lead from one schema version to the next; the first makes version 1."""
+    scripts = sorted((directory or _HERE / "migrations").iterdir(), key=lambda script: script.name)
+    return tuple(script.read_text(encoding="utf-8") for script in scripts if script.name.endswith(".sql"))
+
+
+def split_script(script: str) -> list[str]:
+    """Split a script into its statements."""
+    statements, lines = [], ""
+    for line in script.splitlines(keepends=True):
+        lines += line
+        if sqlite3.complete_statement(lines):
+            statements.append(lines)
+            lines = ""
+    return statements
+
+
+def _without_comments(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip().removesuffix(";")

@@ -1,0 +1,112 @@
+"""What the service answers, in its own terms; members that are added to the service later are passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from m2async.errors import InvalidRequestError
+from m2async.service.requests import Job, job_from_api
+
+TERMINAL_STATUSES = frozenset({"Cancelled", "Succeeded", "Failed", "Purged", "Succeeded With Warning"})
+
+
+class StartBatchJobResponse(msgspec.Struct, frozen=True, gc=False):
+    """The answer to StartBatchJob: the job was started as this execution."""
+
+    execution_id: str
+    request_id: str | None = None
+
+
+class BatchJobExecution(msgspec.Struct, frozen=True, rename="camel"):
+    """One execution, as GetBatchJobExecution and ListBatchJobExecutions give it.
+
+    `status` is one of the ten of BatchJobExecutionStatus, or one that the service added since.
+    """
+
+    application_id: str
+    execution_id: str
+    start_time: datetime
+    status: str
+    end_time: datetime | None = None
+    batch_job_identifier: dict[str, Any] | None = None
+    job_id: str | None = None
+    job_name: str | None = None
+    job_type: str | None = None
+    job_user: str | None = None
+    return_code: str | None = None
+    status_reason: str | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the status can no longer change."""
+        return self.status in TERMINAL_STATUSES
+
+    @property
+    def job(self) -> Job | None:
+        """What was started, or None if the service did not say so in terms known here."""
+        return _job(self.batch_job_identifier)
+
+
+class ExecutionsPage(NamedTuple):
+    """Some of an application's executions, and what asks for more of them, if there may be more."""
+
+    executions: Sequence[BatchJobExecution]
+    next_token: str | None
+
+
+class BatchJobDefinition(msgspec.Struct, frozen=True):
+    """A job that an application defines: a script, or a file within its folder."""
+
+    type: str
+    name: str
+    folder_path: str | None = None
+
+
+class JobStep(msgspec.Struct, frozen=True, rename="camel"):
+    """A step of an execution from which it may be restarted (JobStep)."""
+
+    step_number: int | None = None
+    step_name: str | None = None
+    proc_step_number: int | None = None
+    proc_step_name: str | None = None
+    step_cond_code: str | None = None
+    step_restartable: bool | None = None
+    step_checkpoint: int | None = None
+    step_checkpoint_status: str | None = None
+    step_checkpoint_time: datetime | None = None
+
+
+class Application(msgspec.Struct, frozen=True, rename="camel"):
+    """An application, as GetApplication and ListApplications give it."""
+
+    application_id: str
+    name: str
+    status: str
+    engine_type: str | None = None
+    application_arn: str | None = None
+    creation_time: datetime | None = None
+    description: str | None = None
+    environment_id: str | None = None
+    last_start_time: datetime | None = None
+    role_arn: str | None = None
+    status_reason: str | None = None
+
+
+def definition_from_api(members: Mapping[str, Any]) -> BatchJobDefinition | None:
+    """Take the service's BatchJobDefinition, a union; None for a kind that is not known here."""
+    if file := members.get("fileBatchJobDefinition"):
+        return BatchJobDefinition("file", file["fileName"], file.get("folderPath"))
+    if script := members.get("scriptBatchJobDefinition"):
+        return BatchJobDefinition("script", script["scriptName"])
+    return None
+
+
+def _job(identifier: Mapping[str, Any] | None) -> Job | None:
+    try:
+        return None if identifier is None else job_from_api(identifier)
+    except InvalidRequestError:
+        return None

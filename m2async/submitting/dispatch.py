@@ -1,0 +1,114 @@
+"""Giving a run's rows to a submitter as they become ready.
+
+    dispatch = await Dispatch.open(run, await run.dependencies(), max_running=5)
+    async for outcome in submitter.submit_many(dispatch.rows()):
+        dispatch.ended(outcome)
+
+Beside that, whoever tracks the run tells `dispatch.judged(key, judgement)` how executions end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Self
+
+from m2async.ledger import PAGE, LedgerRow, RowState, Run
+from m2async.service import Judgement, Result
+from m2async.submitting.outcomes import Outcome, Rejected, Unknown
+from m2async.submitting.schedule import Schedule
+
+_BACKLOG = 10_000
+"""Ready rows that may wait for room in their applications before no more are read."""
+
+_LOOK_AGAIN = 30.0
+"""Seconds without any news after which the ledger is asked for some."""
+
+_TO_START = (RowState.PENDING, RowState.REJECTED, RowState.UNKNOWN)
+
+
+class Dispatch:
+    """The rows of a run that are to be started, in order; make it with `open`.
+
+    Memory grows with the rows that come after others or that others come after, not with the rest.
+    """
+
+    def __init__(self, run: Run, after: Mapping[str, Sequence[str]], max_running: int | None) -> None:
+        self.in_order = bool(after)
+        self._run = run
+        self._schedule = Schedule(after, max_running=max_running)
+        self._max_running = max_running
+        self._news = asyncio.Event()
+
+    @classmethod
+    async def open(cls, run: Run, after: Mapping[str, Sequence[str]], *, max_running: int | None = None) -> Self:
+        """Read what became of the rows that were started before.
+
+        `after` is what the run tells as its dependencies; `max_running` is how many executions of an application may be
+        in progress at once, of those that this run started, None for no limit.
+        """
+        dispatch = cls(run, after, max_running)
+        ended: list[tuple[str, Judgement]] = []
+        async for execution in run.all_executions(open_only=not after):
+            dispatch._schedule.started(execution.key, execution.application_id)
+            if execution.judgement.result is not Result.OPEN:
+                ended.append((execution.key, execution.judgement))
+        for key, judgement in ended:
+            dispatch.judged(key, judgement)
+        return dispatch
+
+    async def rows(self) -> AsyncGenerator[LedgerRow, None]:
+        """Give each row once it may be started; ends once no further one will be."""
+        page: dict[str, LedgerRow] = {}  # the one that was read last
+        read_to: int | None = 0
+        while True:
+            keys = self._schedule.take(PAGE)
+            if keys:
+                others = await self._run.rows_of([key for key in keys if key not in page])
+                page |= {row.key: row for row in others}
+                for key in keys:
+                    yield page.pop(key)
+            elif read_to is not None and (self._schedule.backlog < _BACKLOG or not self._schedule.may_go_on):
+                rows = await self._run.page(*_TO_START, after=read_to)
+                for row in rows:
+                    self._schedule.add(row.key, row.request.application_id)
+                page = {row.key: row for row in rows}
+                read_to = rows[-1].number if len(rows) == PAGE else None
+            elif self._schedule.may_go_on and self._schedule.waits:
+                await self._wait_for_news()
+            else:
+                return
+
+    def ended(self, outcome: Outcome) -> None:
+        """Take note of how a row's submission ended; one that was started is in progress until it is judged."""
+        if isinstance(outcome, Rejected):
+            self._schedule.failed(outcome.key, f"was not started: {outcome.error.code}")
+        elif isinstance(outcome, Unknown):
+            self._schedule.doubted(outcome.key, f"may or may not have been started: {outcome.error.code}")
+        self._news.set()
+
+    def judged(self, key: str, judgement: Judgement) -> None:
+        """Take note of what the execution of a row came to, or that it is still open."""
+        result, reason = judgement
+        if result is Result.SUCCESS:
+            self._schedule.succeeded(key)
+        elif result is Result.FAILURE:
+            self._schedule.failed(key, reason)
+        self._news.set()
+
+    async def _wait_for_news(self) -> None:
+        self._news.clear()
+        try:
+            await asyncio.wait_for(self._news.wait(), _LOOK_AGAIN)
+        except TimeoutError:
+            # Another process that tracks the run may have seen an end before the tracker here saw the start.
+            async for execution in self._run.all_executions():
+                if self._schedule.is_running(execution.key):
+                    self.judged(execution.key, execution.judgement)
+
+    def held(self, row: LedgerRow) -> str:
+        """Say why a row was not given, once `rows` has ended."""
+        return self._schedule.held(row.key) or (
+            f"{self._max_running:,} executions of {row.request.application_id} may be in progress, and of some it is "
+            "not known whether they are"
+        )

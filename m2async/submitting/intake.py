@@ -1,0 +1,239 @@
+"""How requests come in and outcomes go back: one at a time for `submit`, as a stream for `submit_many`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from typing import Any, Protocol, Self
+
+import anyio
+import anyio.lowlevel
+
+from m2async.errors import CallError, M2AsyncError, SubmissionStoppedError
+from m2async.ledger import LedgerRow
+from m2async.pacing import Grant
+from m2async.service import StartBatchJob
+from m2async.submitting.outcomes import Outcome
+
+_MOST_ASIDE = 20_000
+"""Jobs that wait for long, while others are read in their place: a few tens of MB."""
+
+Request = StartBatchJob | tuple[str, StartBatchJob] | LedgerRow
+"""A request, with a key if it has one; or the row of a ledger that it stands in."""
+
+
+class Results(Protocol):
+    """Whoever waits for a job's outcome."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits any more, so that a job not yet sent need not be."""
+
+    def set_aside(self) -> bool:
+        """Take note that a job waits for long; tells whether another may be read in its place meanwhile."""
+
+    def ended(self, outcome: Outcome, *, was_set_aside: bool) -> None:
+        """Take the outcome."""
+
+    def stopped(self, error: SubmissionStoppedError, *, was_set_aside: bool) -> None:
+        """Take note that the job was not sent."""
+
+    def failed(self, error: M2AsyncError, *, was_set_aside: bool) -> None:
+        """Take note that the job cannot be sent as it is."""
+
+
+class Job:
+    """A request on its way, and what its attempts have shown so far."""
+
+    __slots__ = (
+        "admitted_at", "attempts", "began", "failed_at", "failures", "grant", "in_doubt", "in_lane", "is_aside",
+        "is_entered", "key", "reconciled", "request", "results", "row", "sends_in_doubt", "written",
+    )  # fmt: skip
+
+    def __init__(self, key: str, request: StartBatchJob, results: Results, row: LedgerRow | None = None) -> None:
+        self.key = key
+        self.request = request
+        self.results = results
+        self.row = row
+        self.is_entered = False  # whether it is known what the ledger has of it
+        self.in_lane = False
+        self.is_aside = False
+        self.began = 0.0
+        self.attempts = 0
+        self.grant: Grant | None = None
+        self.admitted_at = 0.0  # when its application's circuit let it through
+        self.failures = 0  # attempts after which it was to be sent again
+        self.failed_at = 0.0  # when the first of them failed
+        self.in_doubt: CallError | None = None
+        self.sends_in_doubt = 0
+        self.reconciled = 0
+        self.written: asyncio.Future[None] | None = None  # the answer's way into the ledger
+
+    def set_aside(self) -> None:
+        """Take note that it waits for long, and let another be read in its place."""
+        self.is_aside = self.is_aside or self.results.set_aside()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Give its outcome."""
+        self.results.ended(outcome, was_set_aside=self.is_aside)
+
+    def stopped(self, error: SubmissionStoppedError) -> None:
+        """Tell that it was not sent."""
+        self.results.stopped(error, was_set_aside=self.is_aside)
+
+    def failed(self, error: M2AsyncError) -> None:
+        """Tell that it cannot be sent as it is."""
+        self.results.failed(error, was_set_aside=self.is_aside)
+
+
+class Caller:
+    """Somebody in `submit`."""
+
+    def __init__(self) -> None:
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    @property
+    def abandoned(self) -> bool:
+        return self.outcome.cancelled()
+
+    def set_aside(self) -> bool:
+        return False
+
+    def ended(self, outcome: Outcome, *, was_set_aside: bool) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+    def stopped(self, error: SubmissionStoppedError, *, was_set_aside: bool) -> None:
+        self.failed(error, was_set_aside=was_set_aside)
+
+    def failed(self, error: M2AsyncError, *, was_set_aside: bool) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+            self.outcome.exception()  # counts as seen also where the caller was cancelled before it could look
+
+
+class SubmittedJobs:
+    """The outcomes of `submit_many` as they come: an async iterator in constant memory."""
+
+    def __init__(
+        self,
+        requests: Iterable[Request] | AsyncIterable[Request],
+        *,
+        ahead: int,
+        put: Callable[[Job], None],
+        spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+        stop_error: Callable[[], SubmissionStoppedError],
+    ) -> None:
+        self._requests = requests
+        self._room = asyncio.Semaphore(ahead)  # taken for each job that is read, given back with its outcome
+        self._put = put
+        self._spawn = spawn
+        self._stop_error = stop_error
+        self._aside = 0  # jobs that have given back their room beforehand
+        self._outcomes: deque[tuple[Outcome, bool]] = deque()  # with whether its job has its room still
+        self._news = asyncio.Event()  # what the iteration waits for
+        self._feeder: anyio.CancelScope | None = None
+        self._open = 0  # what an outcome may still come from: jobs, and the feeder
+        self._failure: Exception | None = None
+        self.abandoned = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        if self._feeder is None:
+            self._spawn(self._feed)
+            self._feeder = anyio.CancelScope()
+            self._open = 1
+        while not self._outcomes:
+            if not self._open or self.abandoned:
+                failure, self._failure = self._failure, None
+                raise failure or StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        outcome, has_room = self._outcomes.popleft()
+        if has_room:
+            self._room.release()
+        return outcome
+
+    async def aclose(self) -> None:
+        """Read no more requests, and send none that is still in line; calls under way end as they will."""
+        self.abandoned = True
+        if self._feeder is not None:
+            self._feeder.cancel()
+        await anyio.lowlevel.checkpoint()
+
+    def set_aside(self) -> bool:
+        """Read another job in the place of one that waits for long, up to a bound."""
+        if self._aside >= _MOST_ASIDE:
+            return False
+        self._aside += 1
+        self._room.release()
+        return True
+
+    def ended(self, outcome: Outcome, *, was_set_aside: bool) -> None:
+        """Take a job's outcome."""
+        self._outcomes.append((outcome, not was_set_aside))
+        self._one_less(was_set_aside=was_set_aside)
+
+    def stopped(self, error: SubmissionStoppedError, *, was_set_aside: bool) -> None:
+        """Take note that a job was not sent."""
+        self.failed(error, was_set_aside=was_set_aside)
+
+    def failed(self, error: M2AsyncError, *, was_set_aside: bool) -> None:
+        """Take note that a job cannot be sent; the iteration ends in it, after all outcomes."""
+        self._failure = self._failure or error
+        self._one_less(was_set_aside=was_set_aside)
+
+    async def _feed(self) -> None:
+        assert self._feeder is not None  # noqa: S101 - set before it runs
+        try:
+            with self._feeder:
+                async with contextlib.aclosing(_numbered(self._requests)) as requests:
+                    await self._room.acquire()
+                    async for key, request, row in requests:
+                        self._put(Job(key, request, self, row))
+                        self._open += 1
+                        await self._room.acquire()
+        except asyncio.CancelledError:
+            self._failure = self._failure or self._stop_error()
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever reading the requests raised is the caller's to handle
+            self._failure = exc
+        finally:
+            self._one_less()
+
+    def _one_less(self, *, was_set_aside: bool = False) -> None:
+        self._open -= 1
+        self._aside -= was_set_aside
+        self._news.set()
+
+
+async def _numbered(
+    requests: Iterable[Request] | AsyncIterable[Request],
+) -> AsyncGenerator[tuple[str, StartBatchJob, LedgerRow | None], None]:
+    """Give each request with its key, or else its number; close a generator that is left early."""
+    number = 0
+    if isinstance(requests, AsyncIterable):
+        iterator = aiter(requests)
+        try:
+            async for request in iterator:
+                number += 1
+                yield _named(request, number)
+        finally:
+            if isinstance(iterator, AsyncGenerator):
+                await iterator.aclose()
+    else:
+        for request in requests:
+            number += 1
+            yield _named(request, number)
+
+
+def _named(request: Request, number: int) -> tuple[str, StartBatchJob, LedgerRow | None]:
+    if isinstance(request, LedgerRow):
+        return request.key, request.request, request
+    if isinstance(request, tuple):
+        return *request, None
+    return str(number), request, None

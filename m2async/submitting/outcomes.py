@@ -1,0 +1,75 @@
+"""How the submission of one job ended."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from m2async.errors import CallError, M2AsyncError
+from m2async.service import StartBatchJob
+
+State = Literal["started", "rejected", "unknown", "skipped"]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One job's end, as Started, Rejected or Unknown; `attempts` counts the calls that were sent."""
+
+    key: str
+    request: StartBatchJob
+    attempts: int
+
+    @property
+    def state(self) -> State:
+        """The outcome in one word, as output lines have it."""
+        raise NotImplementedError
+
+    def to_line(self) -> dict[str, Any]:
+        """The fields of one line of `--output jsonl`."""
+        error: M2AsyncError | None = getattr(self, "error", None)
+        return {
+            "key": self.key,
+            "application_id": self.request.application_id,
+            "job": self.request.job.name,
+            "state": self.state,
+            "execution_id": getattr(self, "execution_id", None),
+            "attempts": self.attempts,
+            "adopted": getattr(self, "adopted", False),
+            "error": None if error is None else {"code": error.code, "message": error.message},
+        }
+
+
+class Started(Outcome, frozen=True, kw_only=True, gc=False):
+    """The service answered with an execution id."""
+
+    execution_id: str
+    request_id: str | None = None
+    adopted: bool = False
+
+    @property
+    def state(self) -> State:
+        return "started"
+
+
+class Rejected(Outcome, frozen=True, kw_only=True):
+    """The job was surely not started: the service refused it, or with no attempt it was not sent."""
+
+    error: M2AsyncError
+
+    @property
+    def state(self) -> State:
+        return "rejected" if self.attempts else "skipped"
+
+
+class Unknown(Outcome, frozen=True, kw_only=True):
+    """The whole request may have reached the service, and no readable answer says what became of it.
+
+    `candidates` are the executions that may be the job's, where they were looked for.
+    """
+
+    error: CallError
+    candidates: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> State:
+        return "unknown"

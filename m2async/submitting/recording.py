@@ -1,0 +1,135 @@
+"""A job's way through the ledger: each step written before, or as soon as, it is so. Without a ledger, nothing.
+
+Writes are made when they are called; waiting for them says that they are durable. So they hold also where
+the waiting is cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
+
+from m2async.certainty import Adopted, Ambiguous, Decision, NotStarted
+from m2async.clock import steady_time
+from m2async.errors import CallError, M2ServiceException
+from m2async.ledger import LedgerRow, RowState, Run
+from m2async.service import StartBatchJobResponse
+from m2async.submitting.intake import Job
+from m2async.submitting.outcomes import Outcome, Rejected, Started, Unknown
+
+
+class Recording:
+    """Writes what happens to jobs into a run."""
+
+    def __init__(self, run: Run | None, *, clock: Callable[[], float] = steady_time) -> None:
+        self._run = run
+        self._clock = clock
+
+    async def enter(self, job: Job) -> None:
+        """See that the job has its row, as it stands in the ledger."""
+        if self._run is not None and job.row is None:
+            job.row = await self._run.add(job.key, job.request)
+            job.attempts = job.row.attempts
+
+    def intend(self, job: Job) -> Awaitable[None]:
+        """Write that the job's next attempt will be sent, before its first byte is."""
+        if self._run is None or job.row is None:
+            return _done()
+        return self._run.intend(job.row.number, job.attempts, self._clock(), resend=job.in_doubt is not None)
+
+    def not_sent(self, job: Job) -> Awaitable[None]:
+        """Write that an attempt was intended and not sent."""
+        if self._run is None or job.row is None:
+            return _done()
+        return self._run.refused(
+            job.row.number, job.attempts, "NotSentError", "the submitter stopped before it was sent"
+        )
+
+    def started(self, job: Job, response: StartBatchJobResponse) -> None:
+        """Write the service's answer; `job.written` ends once it is durable."""
+        if self._run is not None and job.row is not None:
+            job.written = self._run.started(job.row.number, job.attempts, response.execution_id, response.request_id)
+
+    def failed(self, job: Job, error: CallError, *, again: bool) -> Awaitable[None]:
+        """Write how an attempt failed; `again` says that the job, surely not started, may be tried again."""
+        if self._run is None or job.row is None:
+            return _done()
+        write = self._run.unknown if error.may_have_started else self._run.refused if again else self._run.rejected
+        request_id = error.request_id if isinstance(error, M2ServiceException) else None
+        return write(job.row.number, job.attempts, error.code, error.message, request_id)
+
+    async def again(self, job: Job) -> None:
+        """Let a rejected row be tried again."""
+        assert self._run is not None  # noqa: S101 - it has a row
+        assert job.row is not None  # noqa: S101
+        await self._run.retry(job.row.number, job.attempts, "submitted again")
+
+    def give_up(self, job: Job) -> None:
+        """Write that the job, surely not started, was tried often enough; `job.written` ends once it is durable."""
+        if self._run is not None and job.row is not None:
+            job.written = self._run.give_up(job.row.number, job.attempts, "tried often enough")
+
+    def decided(self, job: Job, decision: Decision) -> Awaitable[None]:
+        """Write what was found out about the job's attempts in doubt."""
+        assert self._run is not None  # noqa: S101 - only a ledger's row is looked for
+        assert job.row is not None  # noqa: S101
+        number = job.row.number
+        match decision:
+            case Adopted():
+                note = "its one match among the executions"
+                return self._run.claim(number, job.attempts, decision.execution_id, note)
+            case NotStarted():
+                return self._run.not_started(number, job.attempts, "no execution can be its own")
+            case Ambiguous():
+                return self._run.candidates(number, decision.candidates)
+
+
+def remembered(row: LedgerRow) -> CallError:
+    """The error of a row's last attempt, as the ledger has it."""
+    return _RememberedError(row.error_code or "", row.error_message or "")
+
+
+class _RememberedError(CallError):
+    """What the ledger remembers of an attempt of an earlier process that may have started its job."""
+
+    may_have_started = True
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self._code = code
+
+    @property
+    def code(self) -> str:
+        return self._code
+
+
+def outcome_of(row: LedgerRow) -> Outcome:
+    """The outcome of a row that has ended, as the ledger has it."""
+    if row.state is RowState.STARTED and row.execution_id is not None:
+        return Started(
+            key=row.key,
+            request=row.request,
+            attempts=row.attempts,
+            execution_id=row.execution_id,
+            request_id=row.request_id,
+            adopted=row.adopted,
+        )
+    error = remembered(row)
+    if row.state is RowState.UNKNOWN:
+        return Unknown(key=row.key, request=row.request, attempts=row.attempts, error=error, candidates=row.candidates)
+    return Rejected(key=row.key, request=row.request, attempts=row.attempts, error=error)
+
+
+class _Done:
+    """An awaitable that is done."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return
+        yield
+
+
+_DONE = _Done()
+
+
+def _done() -> Awaitable[None]:
+    return _DONE

@@ -1,0 +1,71 @@
+"""Jobs that are sent again: after a wait, and where their failure was no throttle as far as the budget goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from m2async.pacing import Pacer, RetryBudget
+from m2async.submitting.intake import Job
+
+
+class Resends:
+    """Keeps jobs until they may be sent again; `go_on` is given each of them then.
+
+    `rate` tells how fast calls are paced, in calls a second.
+    """
+
+    def __init__(self, go_on: Callable[[Job], None], rate: Callable[[], float | None]) -> None:
+        self._go_on = go_on
+        self._rate = rate
+        self._timers: dict[Job, asyncio.TimerHandle] = {}
+        self._line: deque[Job] = deque()
+        self._successes = 0  # that the budget was not told of yet
+        self._arrived = asyncio.Event()
+        self._budget = RetryBudget()
+        self._pacer = Pacer(self._budget)
+
+    def after(self, seconds: float, job: Job, *, by_budget: bool) -> None:
+        """Let a job wait; with `by_budget` it then gets into the line for the budget."""
+        self._timers[job] = asyncio.get_running_loop().call_later(seconds, self._due, job, by_budget)
+
+    def by_budget(self, job: Job) -> None:
+        """Put a job into the line for the budget."""
+        job.set_aside()
+        self._line.append(job)
+        self._arrived.set()
+
+    def succeeded(self) -> None:
+        """Take note of a call that succeeded: it earns a part of a resend."""
+        self._successes += 1
+
+    def take_all(self) -> list[Job]:
+        """Give back all that wait."""
+        for timer in self._timers.values():
+            timer.cancel()
+        jobs = [*self._timers, *self._line]
+        self._timers.clear()
+        self._line.clear()
+        return jobs
+
+    async def run(self) -> None:
+        """Let those in the line go on as the budget allows, until cancelled."""
+        while True:
+            while not self._line:
+                self._arrived.clear()
+                await self._arrived.wait()
+            now = asyncio.get_running_loop().time()
+            self._budget.paced_at(self._rate(), now)
+            self._budget.succeeded(now, self._successes)
+            self._successes = 0
+            await self._pacer.acquire()
+            if self._line:
+                self._go_on(self._line.popleft())
+
+    def _due(self, job: Job, by_budget: bool) -> None:
+        del self._timers[job]
+        if by_budget:
+            self.by_budget(job)
+        else:
+            self._go_on(job)

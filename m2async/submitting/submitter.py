@@ -1,0 +1,693 @@
+"""The pipeline: read this first.
+
+A request goes through a queue to one of a fixed number of workers. It takes a token, the ledger notes that it will be
+sent, it is sent once, and the ledger notes the answer. From that follows whether the job has ended, stops the rest, or
+is set aside and comes back to the queue later: because it is sent again (resends.py), waits for its application
+(circuits.py), is looked for among the service's executions (doubts.py), or waits for another of its name (lanes.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
+from os import PathLike
+from time import monotonic
+from types import TracebackType
+from typing import Any, Protocol, Self, cast
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from structlog.typing import FilteringBoundLogger
+
+from m2async.certainty import (
+    Adopted,
+    Ambiguous,
+    Decision,
+    ListsExecutions,
+    NotStarted,
+    OnUnknown,
+    RetryPolicy,
+    Verdict,
+    verdict,
+    wait_before_resend,
+)
+from m2async.errors import (
+    CallCancelledError,
+    CallError,
+    M2AsyncError,
+    M2ServiceException,
+    NotSentError,
+    SubmissionStoppedError,
+    ThrottlingException,
+)
+from m2async.events import Events
+from m2async.ledger import (
+    IllegalTransitionError,
+    Ledger,
+    LedgerError,
+    ManifestChangedError,
+    RowState,
+    Run,
+    open_ledger,
+)
+from m2async.pacing import AdaptiveRate, Flow, Pacer, TokenBucket
+from m2async.service import StartBatchJob, StartBatchJobResponse
+from m2async.submitting.circuits import Circuits
+from m2async.submitting.doubts import Doubts
+from m2async.submitting.intake import Caller, Job, Request, SubmittedJobs
+from m2async.submitting.lanes import Lanes
+from m2async.submitting.outcomes import Outcome, Rejected, Started, Unknown
+from m2async.submitting.pause import Pause
+from m2async.submitting.recording import Recording, outcome_of, remembered
+from m2async.submitting.resends import Resends
+
+_OF_ONE_JOB = (IllegalTransitionError, ManifestChangedError)
+"""What the ledger has against a single job: another of its key is under way, or was another request."""
+
+
+class StartsBatchJobs(Protocol):
+    """What a submitter needs of a client; M2Client is one."""
+
+    async def start_batch_job(self, request: StartBatchJob, /) -> StartBatchJobResponse:
+        """Send the request once, or raise the CallError that says what became of it."""
+
+
+class Submitter:
+    """Starts batch jobs in bulk: paced, sent again where that is safe, each with an outcome.
+
+    Arguments:
+        client: an open M2Client, or whatever else starts a batch job in one attempt.
+        rate: calls a second at most, those that are sent again included; None for no limit. It is lowered while
+            the service shows by throttling that its quota is less.
+        burst: how many calls may go out at once after a pause, 1 by default; goes with `rate`.
+        adaptive: find the quota, and keep just below it; goes without `rate`.
+        pacer: what several submitters share one quota by, instead of `rate` or `adaptive`.
+        weight: the submitter's share of the `pacer`, in relation to the others'.
+        application_buckets: token buckets of single applications, by their ids, besides the pacing of all.
+        concurrency: how many calls are under way at once, at most.
+        ledger: where every step is written down, as `open_ledger` takes it, or an open Ledger. A job whose key
+            was started before is not started again, also not by a later process.
+        run: the run in the ledger, by name or as an open Run.
+        on_unknown: what to do with a job that may have been started. "adopt", the default with a ledger, looks
+            for its execution: it is started, or surely not and sent again, or else unknown. "hold", the
+            default without one, reports it as unknown. "resend" sends it again, which can start it twice.
+        settle: seconds after which the service's list shows an execution, and nothing starts late any more.
+        exact: at most one start per application and job is unanswered at once, so that it can always be told
+            what became of it; jobs of the same name then wait for each other.
+        retry: how long the attempts of one job go on.
+        grace: seconds that the calls under way get to be answered when the submitter is left early;
+            what is still open then is unknown.
+        logger: a structlog logger to use instead of the host's pipeline.
+        log_params: whether log events hold the jobs' parameters and the names of their secrets.
+
+    Use it as an async context manager; it leaves no task behind. It stops by itself when the service
+    denies access or does not accept the credentials, when no connection can be made, or when the ledger cannot
+    be written: every further job would meet the same. Jobs that were not sent then end in a
+    SubmissionStoppedError. A job whose application does not exist or does not run holds that application's
+    jobs: after a pause one of them goes as a probe. If that goes on for `retry.hold` seconds, they are Rejected;
+    with no attempt those that were not sent.
+    """
+
+    def __init__(
+        self,
+        client: StartsBatchJobs,
+        *,
+        rate: float | None = None,
+        burst: float | None = None,
+        adaptive: bool = False,
+        pacer: Pacer | None = None,
+        weight: float = 1.0,
+        application_buckets: Mapping[str, TokenBucket] | None = None,
+        concurrency: int = 64,
+        ledger: str | PathLike[str] | Ledger | None = None,
+        run: str | Run = "default",
+        on_unknown: OnUnknown | None = None,
+        settle: float = 5.0,
+        exact: bool = False,
+        retry: RetryPolicy | None = None,
+        grace: float = 10.0,
+        logger: FilteringBoundLogger | None = None,
+        log_params: bool = False,
+    ) -> None:
+        on_unknown = on_unknown or ("hold" if ledger is None else "adopt")
+        if concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
+        if on_unknown not in {"adopt", "hold", "resend"}:
+            raise ValueError(f"on_unknown must be 'adopt', 'hold' or 'resend', not {on_unknown!r}")
+        if on_unknown == "adopt" and ledger is None:
+            raise ValueError("on_unknown='adopt' goes with a ledger, which is not given")
+        if rate is None and burst is not None:
+            raise ValueError("burst goes with rate, which is not given")
+        if (rate is not None) + adaptive + (pacer is not None) > 1:
+            raise ValueError("give only one of rate, adaptive and pacer")
+        if settle < 0:
+            raise ValueError(f"settle must not be negative, not {settle}")
+        self._client = client
+        self._pacer = pacer or _pacer(rate, burst, adaptive=adaptive)
+        self._flow = Flow(weight)
+        self._application_buckets = application_buckets or {}
+        self._concurrency = concurrency
+        self._ledger = ledger
+        self._run = run
+        self._on_unknown: OnUnknown = on_unknown
+        self._settle = settle
+        self._lanes = Lanes() if exact else None
+        self._policy = retry or RetryPolicy()
+        self._grace = grace
+        self._events = Events(logger=logger, log_params=log_params)
+        self._recording = Recording(None)
+        self._doubts: Doubts | None = None
+        self._pause = Pause()
+        self._resends = Resends(self._go_on, lambda: self.rate)
+        self._circuits = Circuits(
+            hold=self._policy.hold, probe=self._policy.probe, go_on=self._go_on, give_up=self._give_up
+        )
+        self._queue: asyncio.Queue[Job] = asyncio.Queue()
+        self._tasks: TaskGroup | None = None
+        self._calls_under_way: set[anyio.CancelScope] = set()
+        self._being_written: set[asyncio.Future[None]] = set()
+        self._service_answered = False
+        self._ended_by: M2AsyncError | None = None
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            if self._ledger is not None:
+                await self._open_ledger(stack, self._ledger)
+            host = await stack.enter_async_context(anyio.create_task_group())
+            await host.start(self._serve)
+            self._host = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        self.stop("the submitter was left before the job was sent")
+        try:
+            return await self._host.__aexit__(kind, exc, traceback)
+        except BaseExceptionGroup as group:
+            if group.exceptions == (exc,):  # what the block raised stays as it is
+                return False
+            raise
+
+    async def submit(self, request: StartBatchJob, *, key: str | None = None) -> Outcome:
+        """Start one job and wait for its outcome.
+
+        `key` names the job in logs, in the ledger and in the outcome; without a ledger it is by default the
+        job's name. A caller that is cancelled while the call is under way gets no outcome, but it is logged
+        and written.
+
+        Raises SubmissionStoppedError if the submitter stopped or was left, and the job was not started. With a
+        ledger also ManifestChangedError if the key is another request's, and IllegalTransitionError if a job of
+        this key is under way.
+        """
+        if key is None and self._ledger is not None:
+            raise ValueError("with a ledger, a job needs a key: it is what tells a repetition from another job")
+        caller = Caller()
+        self._put(Job(request.job.name if key is None else key, request, caller))
+        return await caller.outcome
+
+    def submit_many(self, requests: Iterable[Request] | AsyncIterable[Request]) -> SubmittedJobs:
+        """Start many jobs, and iterate over their outcomes in the order in which they end.
+
+        `requests` is an iterable or async iterable of requests, of (key, request) pairs or of the ledger's
+        rows, read no further ahead than the workers need; without a key, a request's number counted from
+        1 is its key. A plain iterable is read in the event loop: it should not block.
+
+        The iteration raises what reading `requests` raised, and SubmissionStoppedError if the
+        submitter stopped, after the outcomes of what was sent.
+        """
+        return SubmittedJobs(
+            requests, ahead=3 * self._concurrency, put=self._put, spawn=self._spawn, stop_error=self._stop_error
+        )
+
+    def stop(self, reason: str) -> None:
+        """Send nothing more; calls under way get the grace to be answered.
+
+        What was not sent ends in a SubmissionStoppedError that holds the reason.
+        """
+        self._end(NotSentError(reason))
+        deadline = anyio.current_time() + self._grace
+        for call in self._calls_under_way:
+            call.deadline = min(call.deadline, deadline)
+
+    def set_rate(self, rate: float, burst: float = 1.0) -> None:
+        """Pace by another rate and burst from now on; whoever shares the pacer is paced so too.
+
+        Raises ValueError unless `rate` is above 0 and `burst` at least 1.
+        """
+        if self._pacer is None:
+            self._pacer = _pacer(rate, burst, adaptive=False)
+        else:
+            self._pacer.set_rate(rate, burst)
+
+    def pause(self) -> None:
+        """Send nothing more for now; calls under way are answered. `go_on` ends the pause.
+
+        No job is given up meanwhile; applications that are held are held anew when it ends.
+        """
+        self._pause.begin()
+        self._circuits.pause()
+
+    def go_on(self) -> None:
+        """End a pause."""
+        self._pause.end()
+        self._circuits.resume()
+
+    @property
+    def rate(self) -> float | None:
+        """The calls a second that are sent at most at present; None for no limit."""
+        return None if self._pacer is None else self._pacer.bucket.rate
+
+    @property
+    def found_rate(self) -> float | None:
+        """The quota that throttling showed, in calls a second; None if there was none, or not enough."""
+        controller = None if self._pacer is None else self._pacer.controller
+        return None if controller is None else controller.found_rate
+
+    @property
+    def held(self) -> Mapping[str, tuple[CallError, int]]:
+        """The applications that are not called at present: what they answer, and how many jobs wait for each."""
+        return self._circuits.held
+
+    @property
+    def stopped_by(self) -> M2AsyncError | None:
+        """What made it send nothing more, or None while it goes on."""
+        return self._ended_by
+
+    # A job's way
+
+    def _put(self, job: Job) -> None:
+        self._check_open()
+        self._queue.put_nowait(job)
+
+    def _go_on(self, job: Job) -> None:
+        """Let a job that was set aside go on."""
+        if self._ended_by is None:
+            self._queue.put_nowait(job)
+        else:
+            self._interrupted(job)
+
+    async def _work(self) -> None:
+        with anyio.CancelScope() as scope:  # one for all its calls, since making one takes its time
+            while True:
+                job = await self._queue.get()
+                try:
+                    await self._take_on(job, scope)
+                except asyncio.CancelledError:
+                    self._interrupted(job)
+                    raise
+                except SubmissionStoppedError:
+                    self._interrupted(job)
+                except _OF_ONE_JOB as error:
+                    self._circuits.unanswered(job)
+                    job.failed(error)
+                    self._leave_lane(job)
+
+    def _interrupted(self, job: Job) -> None:
+        """End a job that waited for its first or next attempt, or to be found, when the submitter ended."""
+        if job.in_doubt is None:
+            job.stopped(self._stop_error())
+        else:
+            job.ended(self._unknown(job, job.in_doubt))
+
+    async def _take_on(self, job: Job, scope: anyio.CancelScope) -> None:
+        """Take a job to its outcome, or as far as it goes at present."""
+        if self._lanes is not None and not self._lanes.enter(job):
+            return
+        outcome: Outcome | None = None
+        if not job.is_entered:
+            if job.results.abandoned:
+                self._leave_lane(job)
+                return
+            job.began = monotonic()
+            outcome = await self._enter(job)
+            job.is_entered = True
+            if outcome is None and job.in_doubt is not None and self._on_unknown != "resend":
+                outcome = self._in_doubt(job, job.in_doubt)
+                if outcome is None:
+                    return
+        if outcome is None:
+            job.admitted_at = asyncio.get_running_loop().time()
+            if not self._circuits.admit(job):
+                return
+            try:
+                outcome = await self._attempt(job, scope)
+            except CallError as error:
+                outcome = self._failed(job, error)
+        if outcome is not None:
+            self._end_job(job, outcome)
+
+    async def _enter(self, job: Job) -> Outcome | None:
+        """See what the ledger knows of a job from an earlier run of the program: one that is started is not sent."""
+        try:
+            if job.row is None:
+                await self._recording.enter(job)
+            row = job.row
+            if row is None:
+                return None
+            job.attempts = row.attempts
+            if row.state is RowState.REJECTED:
+                await self._recording.again(job)
+        except LedgerError as error:
+            raise self._ledger_refused(error) from error
+        if row.state is RowState.UNKNOWN:
+            job.in_doubt = remembered(row)
+        return outcome_of(row) if row.state is RowState.STARTED else None
+
+    def _end_job(self, job: Job, outcome: Outcome) -> None:
+        """Give a job its outcome once that is durable; the worker goes on meanwhile."""
+        self._leave_lane(job)
+        written = job.written
+        if written is None:
+            job.ended(outcome)
+        elif written.done():
+            self._durable(job, outcome, written)
+        else:
+            self._being_written.add(written)
+            written.add_done_callback(partial(self._durable, job, outcome))
+
+    def _durable(self, job: Job, outcome: Outcome, written: asyncio.Future[None]) -> None:
+        self._being_written.discard(written)
+        error = None if written.cancelled() else written.exception()
+        if isinstance(error, LedgerError):
+            self._stop(error)
+        job.ended(outcome)
+
+    def _leave_lane(self, job: Job) -> None:
+        following = None if self._lanes is None else self._lanes.leave(job)
+        if following is not None:
+            self._go_on(following)
+
+    async def _attempt(self, job: Job, scope: anyio.CancelScope) -> Started:
+        """Take a token, note the intent, send the request once, and record the execution id."""
+        if self._pacer is not None:
+            own = self._application_buckets.get(job.request.application_id)
+            job.grant = self._pacer.try_acquire(own=own) or await self._pacer.acquire(flow=self._flow, own=own)
+            while self._pause.active:
+                self._pacer.give_back(job.grant, own=own)
+                await self._pause.over()
+                job.grant = await self._pacer.acquire(flow=self._flow, own=own)
+        elif self._pause.active:
+            await self._pause.over()
+        await self._intend(job)
+        response = await self._call(job, scope)
+        execution_id, request_id = response.execution_id, response.request_id
+        if self._doubts is not None:
+            self._doubts.started(execution_id, job.request.job)
+        self._events.started(job.key, job.request, execution_id, request_id, job.attempts, monotonic() - job.began)
+        return Started(
+            key=job.key,
+            request=job.request,
+            attempts=job.attempts,
+            execution_id=execution_id,
+            request_id=request_id,
+        )
+
+    async def _intend(self, job: Job) -> None:
+        """Have it written that the attempt comes, before its first byte goes.
+
+        If the submitter ends or is cancelled meanwhile, nothing is sent, and that is written too.
+        """
+        if self._ended_by is not None:
+            raise self._stop_error()
+        job.attempts += 1
+        try:
+            await self._recording.intend(job)
+        except LedgerError as error:
+            job.attempts -= 1
+            raise self._ledger_refused(error) from error
+        except asyncio.CancelledError:
+            self._recording.not_sent(job)
+            raise
+        if self.stopped_by is not None:  # meanwhile
+            self._recording.not_sent(job)
+            raise self._stop_error()
+
+    async def _call(self, job: Job, scope: anyio.CancelScope) -> StartBatchJobResponse:
+        """Send the request and write the answer, where no cancellation reaches but the deadline that `stop` sets.
+
+        `scope` is the worker's own; past that deadline it stays cancelled, and ends the worker.
+        """
+        response: StartBatchJobResponse | None = None
+        failure: CallError | None = None
+        scope.shield = True
+        self._calls_under_way.add(scope)
+        try:
+            try:
+                response = await self._client.start_batch_job(job.request)
+            except CallError as error:
+                failure = self._noted(job, error)
+            else:
+                self._succeeded(job)
+            await self._write_answer(job, response, failure)
+        except asyncio.CancelledError:
+            if not scope.cancel_called:
+                raise
+        finally:
+            self._calls_under_way.discard(scope)
+            scope.shield = False
+        if response is not None:
+            return response
+        if failure is None:
+            failure = self._noted(job, CallCancelledError("the submitter was left before an answer came"))
+            self._recording.failed(job, failure, again=False)
+        raise failure
+
+    def _succeeded(self, job: Job) -> None:
+        """Let the pacing, the budget and the application's circuit know of a start."""
+        self._service_answered = True
+        if self._pacer is not None and job.grant is not None:
+            self._pacer.answered(job.grant)
+        self._resends.succeeded()
+        self._circuits.answered(job)
+
+    def _noted(self, job: Job, error: CallError) -> CallError:
+        """Keep in mind what a failed attempt says of the job, and let the pacing and the circuit know of it."""
+        if error.may_have_started:
+            job.in_doubt = error
+            job.sends_in_doubt += 1
+        self._service_answered |= not isinstance(error, NotSentError)
+        if not isinstance(error, M2ServiceException):
+            self._circuits.unanswered(job)
+            return error
+        if self._pacer is not None and job.grant is not None:
+            if isinstance(error, ThrottlingException):
+                self._pacer.throttled(job.grant, error.retry_after)
+            else:
+                self._pacer.answered(job.grant)
+        if isinstance(error, ThrottlingException):
+            self._circuits.unanswered(job)
+        elif self._verdict(job, error) is not Verdict.HOLD_APPLICATION:
+            self._circuits.answered(job)
+        return error
+
+    async def _write_answer(self, job: Job, response: StartBatchJobResponse | None, failure: CallError | None) -> None:
+        """Write an answer into the ledger, and wait for it where the job or its lane must not go on before.
+
+        Where it cannot be written, nothing more is sent.
+        """
+        try:
+            if response is not None:
+                self._recording.started(job, response)
+                if self._lanes is not None and job.written is not None:
+                    await job.written
+            elif failure is not None:
+                again = self._verdict(job, failure) in {Verdict.RETRY, Verdict.STOP, Verdict.HOLD_APPLICATION}
+                await self._recording.failed(job, failure, again=again)
+        except LedgerError as error:
+            self._stop(error)
+
+    # What follows from a failure
+
+    def _verdict(self, job: Job, error: CallError) -> Verdict:
+        return verdict(error, job.request, self._on_unknown)
+
+    def _exhausted(self, job: Job, error: CallError) -> bool:
+        """Whether a failure that could be retried is final."""
+        if error.may_have_started:
+            return job.sends_in_doubt > self._policy.resends
+        seconds = self._pause.working_time() - job.failed_at if job.failures else 0.0
+        if isinstance(error, NotSentError) and not self._service_answered:
+            return seconds >= self._policy.unreachable
+        return seconds >= self._policy.patience
+
+    def _failed(self, job: Job, error: CallError) -> Outcome | None:
+        """End a job whose last attempt failed, or set it aside, and draw the consequence for the others."""
+        decision = self._verdict(job, error)
+        if decision is Verdict.STOP:
+            self._stop(error)
+        elif decision is Verdict.RETRY and not self._exhausted(job, error):
+            if self._ended_by is None:
+                self._send_again(job, error)
+            else:
+                self._interrupted(job)
+            return None
+        elif decision is Verdict.RETRY and isinstance(error, NotSentError):
+            self._stop(error)
+        elif decision is Verdict.HOLD_APPLICATION:
+            self._events.application_held(job.request.application_id, error)
+            if job.in_doubt is None:
+                if self._ended_by is None:
+                    self._circuits.refused(job, error)
+                else:
+                    self._interrupted(job)
+                return None
+        if job.in_doubt is not None:
+            return self._in_doubt(job, job.in_doubt)
+        if decision is Verdict.RETRY and self._ended_by is None:
+            self._write_given_up(job)
+        return self._rejected(job, error)
+
+    def _send_again(self, job: Job, error: CallError) -> None:
+        """Set a job aside until its next attempt."""
+        if not job.failures:
+            job.failed_at = self._pause.working_time()
+        job.failures += 1
+        wait = wait_before_resend(self._policy, job.failures, error)
+        self._events.retry(job.key, job.request, error, job.attempts, wait)
+        self._resends.after(wait, job, by_budget=error.may_have_started)
+
+    def _give_up(self, job: Job, error: CallError) -> None:
+        """End a job whose application refused it, or would have, for too long."""
+        if job.attempts:
+            self._write_given_up(job)
+        self._end_job(job, self._rejected(job, error))
+
+    def _write_given_up(self, job: Job) -> None:
+        try:
+            self._recording.give_up(job)
+        except LedgerError as error:
+            self._stop(error)
+
+    def _in_doubt(self, job: Job, error: CallError) -> Outcome | None:
+        """Set a job aside until its execution is looked for, or leave it unknown."""
+        if self._doubts is None or self._ended_by is not None:
+            return self._unknown(job, error)
+        job.set_aside()
+        self._doubts.park(job)
+        return None
+
+    async def _decided(self, decisions: Sequence[tuple[Job, Decision]]) -> None:
+        """Go on with jobs that were looked for; what was found is written for all of them together."""
+        with anyio.CancelScope(shield=True):  # what was found is written and told, then may anything end
+            await asyncio.gather(*(self._carry_out(job, decision) for job, decision in decisions))
+
+    async def _carry_out(self, job: Job, decision: Decision) -> None:
+        """Have it written what was found, and end the job with it, or have it sent again."""
+        error = job.in_doubt
+        assert error is not None  # noqa: S101 - only such jobs are looked for
+        try:
+            await self._recording.decided(job, decision)
+        except LedgerError as failure:
+            self._stop(failure)
+            self._interrupted(job)
+            return
+        match decision:
+            case Adopted():
+                self._end_job(job, self._adopted(job, decision.execution_id))
+            case Ambiguous():
+                self._end_job(job, self._unknown(job, error, tuple(decision.candidates)))
+            case NotStarted():
+                job.in_doubt = None
+                if self._ended_by is not None:
+                    self._interrupted(job)
+                elif job.sends_in_doubt <= self._policy.resends:
+                    self._resends.by_budget(job)
+                else:
+                    self._give_up(job, error)
+
+    def _ledger_refused(self, error: LedgerError) -> M2AsyncError:
+        """What a job ends in whose intent could not be written: its own error, or the end of everything."""
+        if isinstance(error, _OF_ONE_JOB):
+            return error
+        self._stop(error)
+        return self._stop_error()
+
+    def _stop(self, cause: M2AsyncError) -> None:
+        if self._ended_by is None:
+            self._events.stopped(cause)
+            self._end(cause)
+
+    def _end(self, cause: M2AsyncError) -> None:
+        """Send nothing more: cancel everything but the calls under way, and tell whoever waits."""
+        if self._ended_by is not None or self._tasks is None:
+            return
+        self._ended_by = cause
+        self._tasks.cancel_scope.cancel()
+        while not self._queue.empty():
+            self._interrupted(self._queue.get_nowait())
+        for place in (self._lanes, self._resends, self._circuits, self._doubts):
+            for job in place.take_all() if place is not None else ():
+                self._interrupted(job)
+
+    def _stop_error(self) -> SubmissionStoppedError:
+        return SubmissionStoppedError(self._ended_by or NotSentError("the submitter was cancelled"))
+
+    def _rejected(self, job: Job, error: CallError) -> Rejected:
+        self._events.rejected(job.key, job.request, error, job.attempts, monotonic() - job.began)
+        return Rejected(key=job.key, request=job.request, attempts=job.attempts, error=error)
+
+    def _unknown(self, job: Job, error: CallError, candidates: tuple[str, ...] = ()) -> Unknown:
+        self._events.unknown(job.key, job.request, error, job.attempts, monotonic() - job.began)
+        return Unknown(key=job.key, request=job.request, attempts=job.attempts, error=error, candidates=candidates)
+
+    def _adopted(self, job: Job, execution_id: str) -> Started:
+        elapsed = monotonic() - job.began
+        self._events.started(job.key, job.request, execution_id, None, job.attempts, elapsed, adopted=True)
+        return Started(key=job.key, request=job.request, attempts=job.attempts, execution_id=execution_id, adopted=True)
+
+    async def _open_ledger(self, stack: contextlib.AsyncExitStack, given: str | PathLike[str] | Ledger) -> None:
+        ledger = given if isinstance(given, Ledger) else await stack.enter_async_context(open_ledger(given))
+        run = self._run if isinstance(self._run, Run) else await ledger.open_run(self._run)
+        if run is not self._run:
+            await stack.enter_async_context(run)
+        self._recording = Recording(run)
+        if self._on_unknown == "adopt":
+            lister = cast("ListsExecutions", self._client)
+            self._doubts = Doubts(
+                lister,
+                ledger,
+                run.info.id,
+                settle=self._settle,
+                decided=self._decided,
+                failed=self._events.reconcile_failed,
+            )
+
+    async def _serve(self, *, task_status: TaskStatus[None]) -> None:
+        """Run the workers, and the feeders of `submit_many`, until `_end` cancels them."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            for _ in range(self._concurrency):
+                tasks.start_soon(self._work)
+            tasks.start_soon(self._resends.run)
+            if self._doubts is not None:
+                tasks.start_soon(self._look_for_jobs, self._doubts)
+            task_status.started()
+        with anyio.CancelScope(shield=True):
+            while self._being_written:
+                await asyncio.wait(self._being_written)
+
+    async def _look_for_jobs(self, doubts: Doubts) -> None:
+        try:
+            await doubts.run()
+        except LedgerError as error:
+            self._stop(error)
+
+    def _spawn(self, feed: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._check_open().start_soon(feed)
+
+    def _check_open(self) -> TaskGroup:
+        if self._ended_by is not None:
+            raise self._stop_error()
+        if self._tasks is None:
+            raise RuntimeError("the submitter is not open: use it as 'async with Submitter(...) as submitter'")
+        return self._tasks
+
+
+def _pacer(rate: float | None, burst: float | None, *, adaptive: bool) -> Pacer | None:
+    if rate is None and not adaptive:
+        return None
+    controller = AdaptiveRate(rate, burst)
+    return Pacer(TokenBucket(controller.rate, controller.burst), controller)

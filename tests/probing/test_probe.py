@@ -1,0 +1,268 @@
+"""The probe against real servers: what it sends and when, what it measures, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+
+from m2async import LocalEndpoint, M2Client, ScriptJob, StartBatchJob
+from m2async.errors import AccessDeniedException, NotSentError
+from m2async.ledger import RowState, open_ledger
+from m2async.probing.plans import Limits, Plan, Ramp, Steps
+from m2async.probing.probe import Probe, StartedUnasked
+from m2async.probing.summary import Asked
+from tests.scripted import close, error, scripted, started
+
+NOWHERE = StartBatchJob("ab2cdefghijklmnopqrstuvwxy", ScriptJob("NOJOB"))
+
+
+def probe(client: M2Client, plan: Plan, request: StartBatchJob = NOWHERE, **others: Any) -> Probe:
+    settings: dict[str, Any] = {"asked": "no application", "max_calls": 5_000, "max_seconds": 20.0, **others}
+    return Probe(client, plan, request, **settings)
+
+
+# Latency, as a client of an open loop sees it
+
+
+class SlowServer:
+    """Refuses every request after a time of its own; for a while it does nothing at all."""
+
+    def __init__(self, delays: list[float], stall: tuple[float, float]) -> None:
+        self.delays = delays
+        self.stall = stall
+        self.url = ""
+        self._began: float | None = None
+        self._number = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:")
+                await reader.readexactly(length)
+                await asyncio.sleep(self.delay())
+                writer.write(
+                    b"HTTP/1.1 404 X\r\ncontent-length: 2\r\nx-amzn-errortype: ResourceNotFoundException\r\n\r\n{}"
+                )
+        writer.close()
+
+    def delay(self) -> float:
+        """Seconds to the answer; the time of the stall counts from the second request, which begins the load."""
+        now, number = monotonic(), self._number
+        self._number += 1
+        if number == 0:
+            return self.delays[0]
+        self._began = now if self._began is None else self._began
+        begin, end = self.stall
+        at = now - self._began
+        return self.delays[number] + (end - at if begin <= at < end else 0.0)
+
+    def settings(self) -> dict[str, Any]:
+        session = AioSession()
+        session.set_credentials("local", "local")
+        session.set_default_client_config(AioConfig(proxies={}))
+        return {"session": session, "region_name": "us-east-1", "endpoint_url": self.url, "max_connections": 500}
+
+
+@contextlib.asynccontextmanager
+async def slow(delays: list[float], stall: tuple[float, float]) -> AsyncIterator[SlowServer]:
+    server = SlowServer(delays, stall)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=500)
+    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    try:
+        yield server
+    finally:
+        listener.close()
+        await listener.wait_closed()
+        for _ in range(20):  # the handlers see the ends of their connections
+            await asyncio.sleep(0)
+
+
+def percentile(latencies: list[float], percent: float) -> float:
+    return sorted(latencies)[max(0, round(percent / 100 * len(latencies)) - 1)]
+
+
+@pytest.mark.parametrize("stalled", [True, False])
+async def test_latencies_are_those_of_the_calls_that_were_due_during_a_stall_too(stalled: bool) -> None:
+    """What is expected follows from the delays alone: call n is due n / 100 s after the load's beginning."""
+    rate, calls, draw = 100.0, 450 if stalled else 150, random.Random(7)
+    delays = [0.1 + 0.2 * draw.random() for _ in range(calls)]
+    begin, end = (1.0, 3.0) if stalled else (9.0, 9.0)
+    due = [0.0] + [(number - 1) / rate for number in range(1, calls)]
+    expected = [
+        delay + (end - at if number and begin <= at < end else 0.0)
+        for number, (delay, at) in enumerate(zip(delays, due, strict=True))
+    ]
+    plan = Steps([rate], calls / rate)
+    async with slow(delays, (begin, end)) as server, M2Client(**server.settings()) as client:
+        one = probe(client, plan)
+        await one.run()
+    latency = one.findings().latency
+    assert latency is not None
+    assert latency.count == calls
+    assert latency.p50 == pytest.approx(percentile(expected, 50), rel=0.05)
+    assert latency.p99 == pytest.approx(percentile(expected, 99), rel=0.05)
+    assert latency.max == pytest.approx(max(expected), rel=0.05)
+
+
+async def test_calls_are_sent_when_they_are_due_while_others_wait_for_their_answers() -> None:
+    plan = Steps([50.0], 1.0)
+    async with slow([0.5] * 50, (9.0, 9.0)) as server, M2Client(**server.settings()) as client:
+        one = probe(client, plan)
+        await one.run()
+    calls = plan.done[0].record.calls
+    assert len(calls) == 50
+    assert max(call.sent - call.due for call in calls) < 0.1
+    assert calls[-1].sent - calls[1].sent == pytest.approx(48 / 50, abs=0.1)
+
+
+# What ends it
+
+
+async def run_against(*steps: Any, plan: Plan | None = None, **others: Any) -> tuple[Probe, int]:
+    async with scripted(*steps) as server, M2Client(**server.settings()) as client:
+        one = probe(client, plan or Ramp(Limits(500.0, 5.0)), **others)
+        await one.run()
+        return one, len(server.requests)
+
+
+async def test_access_that_is_denied_ends_it_at_the_first_call() -> None:
+    one, requests = await run_against(error(403, "AccessDeniedException"))
+    assert isinstance(one.error, AccessDeniedException)
+    assert requests == 1
+
+
+async def test_an_endpoint_that_nobody_serves_ends_it_at_the_first_call() -> None:
+    async with scripted(started()) as server:
+        settings = server.settings()
+    async with M2Client(**settings) as client:
+        one = probe(client, Ramp(Limits(500.0, 5.0)))
+        await one.run()
+    assert isinstance(one.error, NotSentError)
+    assert one.calls == 1
+
+
+@pytest.mark.parametrize("asked", ["no application", "no job"])
+async def test_a_start_that_was_not_asked_for_ends_it_and_is_cancelled(asked: Asked) -> None:
+    refused = error(404, "ResourceNotFoundException")
+    one, requests = await run_against(refused, refused, started("e-9"), error(200, ""), asked=asked)
+    assert isinstance(one.error, StartedUnasked)
+    assert one.started == one.cancelled == ["e-9"]
+    assert requests == 4
+
+
+async def test_where_the_endpoint_is_no_service_an_execution_id_is_no_start() -> None:
+    one, requests = await run_against(started("e-9"), plan=Steps([100.0], 0.2), stand_in=True)
+    findings = one.findings()
+    assert (one.error, findings.started, findings.accepted, requests) == (None, (), 20, 20)
+    assert any("stand-in" in note for note in findings.notes)
+
+
+async def test_no_more_calls_are_made_than_are_allowed() -> None:
+    one, requests = await run_against(error(404, "ResourceNotFoundException"), max_calls=17)
+    assert requests == one.calls == 17
+    assert "cap of 17 calls" in one.findings().notes[0]
+
+
+async def test_it_takes_no_longer_than_is_allowed() -> None:
+    plan = Steps([20.0], 60.0)
+    began = monotonic()
+    one, requests = await run_against(error(404, "ResourceNotFoundException"), plan=plan, max_seconds=0.5)
+    assert monotonic() - began < 2
+    assert requests <= 12
+    assert "cap of 0.5 seconds" in one.findings().notes[0]
+
+
+async def test_a_call_whose_answer_is_lost_is_not_repeated_and_counts_as_unknown() -> None:
+    one, requests = await run_against(
+        error(404, "ResourceNotFoundException"), close, error(500, "InternalServerException"), plan=Steps([50.0], 0.2)
+    )
+    findings = one.findings()
+    assert requests == findings.calls == 10
+    assert findings.unknown == 9
+    assert findings.unknown_codes == {"InternalServerException": 8, "ConnectionLostError": 1}
+
+
+async def test_the_codes_of_the_quota_are_told() -> None:
+    throttle = error(429, "ThrottlingException", quotaCode="L-1234", serviceCode="m2")
+    one, _ = await run_against(error(404, "ResourceNotFoundException"), throttle, plan=Steps([50.0], 0.2))
+    [quota] = one.findings().quotas
+    assert (quota.quota_code, quota.service_code, quota.calls) == ("L-1234", "m2", 9)
+
+
+# Real jobs
+
+
+@pytest.mark.parametrize("stop", [False, True])
+async def test_real_jobs_are_all_in_the_ledger_and_all_cancelled(tmp_path: Path, stop: bool) -> None:
+    async with LocalEndpoint(rate=30, burst=10, seed=1, faults={"accept-then-500": 0.1}) as endpoint:
+        [application] = endpoint.application_ids
+        async with (
+            M2Client(**endpoint.client_settings()) as client,
+            open_ledger(tmp_path / "ledger.db") as ledger,
+            await ledger.open_run("probe") as run,
+        ):
+            one = probe(
+                client,
+                Steps([60.0], 1.0),
+                StartBatchJob(application, ScriptJob("POSTTRAN")),
+                asked="real jobs",
+                run=run,
+            )
+            if stop:
+                asyncio.get_running_loop().call_later(0.5, one.stop, "It was interrupted")
+            await one.run()
+            rows = [row async for row in run.rows()]
+            listed = [each async for each in client.list_batch_job_executions(application)]
+    by_state = {state: [row for row in rows if row.state is state] for state in RowState}
+    assert {row.execution_id for row in by_state[RowState.STARTED]} == set(one.started)
+    assert set(one.started) == {*one.cancelled, *one.had_ended}
+    assert not by_state[RowState.PENDING]
+    assert not by_state[RowState.INTENT]
+    status = {each.execution_id: each.status for each in listed}
+    assert all(status[execution_id] in {"Cancelling", "Cancelled"} for execution_id in one.cancelled)
+    assert all(status[execution_id] == "Succeeded" for execution_id in one.had_ended)
+    assert one.cancelled
+    # What was started with a lost answer is what the ledger calls unknown.
+    assert len(by_state[RowState.UNKNOWN]) == len(set(status) - set(one.started)) == one.findings().unknown
+    sent = len([row for row in rows if row.error_code != "NotSentError"])
+    assert sent == one.calls
+    assert (one.calls < 60) == stop
+
+
+async def test_an_intent_is_durable_before_its_call_is_sent(tmp_path: Path) -> None:
+    """Whenever a request arrives, the ledger's file has more intents than requests have arrived before."""
+    path = tmp_path / "ledger.db"
+    seen: list[tuple[int, int]] = []
+
+    def intended() -> int:
+        with contextlib.closing(sqlite3.connect(path)) as file:
+            return int(file.execute("SELECT count(*) FROM progress WHERE attempts > 0").fetchone()[0])
+
+    def looking(step: Callable[[asyncio.StreamWriter], Any]) -> Callable[[asyncio.StreamWriter], Any]:
+        async def look(writer: asyncio.StreamWriter) -> None:
+            seen.append((len(seen) + 1, await asyncio.to_thread(intended)))
+            await step(writer)
+
+        return look
+
+    async with scripted(looking(error(429, "ThrottlingException"))) as server:
+        async with (
+            M2Client(**server.settings()) as client,
+            open_ledger(path) as ledger,
+            await ledger.open_run("probe") as run,
+        ):
+            one = probe(client, Steps([100.0], 0.5), asked="real jobs", run=run)
+            await one.run()
+    assert len(seen) == 50
+    assert all(requests <= intents for requests, intents in seen)
