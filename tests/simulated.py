@@ -14,7 +14,7 @@ from aiohttp import web
 
 from m2async import LocalEndpoint, M2Client, ScriptJob, StartBatchJob
 from m2async.ledger import Ledger, RowState, Run
-from m2async.local.definitions import ApplicationDefinition, JobDefinition, Step
+from m2async.local.definitions import ApplicationDefinition, JobDefinition, StepDefinition
 from m2async.local.service import BatchService
 from tests.ledger.samples import APPLICATION
 
@@ -111,7 +111,9 @@ class _Client(M2Client):
 def definitions(*ends: tuple[float, int]) -> list[JobDefinition]:
     """Jobs JOB0, JOB1, … that run for so many seconds and end with this return code."""
     return [
-        JobDefinition(f"JOB{number}.jcl", f"JOB{number}", (Step("STEP1"), Step("STEP2")), {}, seconds, code)
+        JobDefinition(
+            f"JOB{number}.jcl", f"JOB{number}", (StepDefinition("STEP1"), StepDefinition("STEP2")), {}, seconds, code
+        )
         for number, (seconds, code) in enumerate(ends)
     ]
 

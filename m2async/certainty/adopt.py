@@ -215,14 +215,14 @@ def decide(
         attempts_of[attempt.application_id, attempt.job].append(number)
     listed_of = _by_job(executions, claimed)
 
-    findings: dict[int, _Finding] = {}
+    findings: dict[int, _AttemptFinding] = {}
     for (application_id, job), numbers in attempts_of.items():
         listed = listed_of.get((application_id, job), _NOTHING_LISTED)
         unsaid = listed_of.get((application_id, None), _NOTHING_LISTED)
         found = _examine([open_attempts[number] for number in numbers], listed, unsaid, margins)
         findings.update(zip(numbers, found, strict=True))
 
-    findings_of: dict[Id, list[_Finding]] = defaultdict(list)
+    findings_of: dict[Id, list[_AttemptFinding]] = defaultdict(list)
     for number, attempt in enumerate(open_attempts):
         findings_of[attempt.id].append(findings[number])
     waiting = {attempt.id for attempt in open_attempts if not attempt.in_doubt}
@@ -257,7 +257,7 @@ def listing_windows(
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
+class _AttemptFinding:
     """What all worlds say about one attempt.
 
     `execution` is the one it has in some world, as its start time and id. `is_fixed` says that the id to which the
@@ -265,14 +265,14 @@ class _Finding:
     itself has an execution in all of them; `is_clear`, that none in its vicinity is foreign in any of them.
     """
 
-    candidates: tuple[_Span, ...]
+    candidates: tuple[_ExecutionRange, ...]
     execution: tuple[float, str] | None
     is_fixed: bool
     is_certain: bool
     is_clear: bool
 
 
-def _decision(findings: Sequence[_Finding]) -> Decision:
+def _decision(findings: Sequence[_AttemptFinding]) -> Decision:
     is_fixed = all(finding.is_fixed for finding in findings)
     is_clear = all(finding.is_clear for finding in findings)
     executions = sorted(finding.execution for finding in findings if finding.execution is not None)
@@ -300,13 +300,13 @@ class _Listed:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def between(self, earliest: float, latest: float) -> _Span:
+    def between(self, earliest: float, latest: float) -> _ExecutionRange:
         """Give those that started within the two times, both included."""
-        return _Span(self, bisect_left(self.starts, earliest), bisect_right(self.starts, latest))
+        return _ExecutionRange(self, bisect_left(self.starts, earliest), bisect_right(self.starts, latest))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Span:
+class _ExecutionRange:
     """Consecutive executions: the positions from `first` up to, but not including, `end`."""
 
     listed: _Listed
@@ -322,12 +322,14 @@ class _Candidates(Sequence[str]):
 
     __slots__ = ("_spans",)
 
-    def __init__(self, spans: Iterable[_Span]) -> None:
+    def __init__(self, spans: Iterable[_ExecutionRange]) -> None:
         ranges_of: dict[_Listed, list[tuple[int, int]]] = defaultdict(list)
         for span in spans:
             ranges_of[span.listed] += [(span.first, span.end)] if span else []
         self._spans = [
-            _Span(listed, first, end) for listed, ranges in ranges_of.items() for first, end in _merged(ranges)
+            _ExecutionRange(listed, first, end)
+            for listed, ranges in ranges_of.items()
+            for first, end in _merged(ranges)
         ]
 
     def __len__(self) -> int:
@@ -368,7 +370,9 @@ def _by_job(executions: Iterable[ListedExecution], claimed: Container[str]) -> d
 # All possible worlds of one application and job
 
 
-def _examine(attempts: Sequence[Attempt[Id]], listed: _Listed, unsaid: _Listed, margins: Margins) -> list[_Finding]:
+def _examine(
+    attempts: Sequence[Attempt[Id]], listed: _Listed, unsaid: _Listed, margins: Margins
+) -> list[_AttemptFinding]:
     """Find what all worlds say about each attempt of one application and job."""
     windows = [margins.window(attempt) for attempt in attempts]
     spans = [listed.between(*window) for window in windows]
@@ -380,7 +384,7 @@ def _examine(attempts: Sequence[Attempt[Id]], listed: _Listed, unsaid: _Listed, 
     for number, attempt in enumerate(attempts):
         ids_in[worlds.cluster[number]].add(attempt.id)
 
-    findings: list[_Finding] = []
+    findings: list[_AttemptFinding] = []
     for number, (earliest, latest) in enumerate(windows):
         span, other, position = spans[number], others[number], worlds.execution[number]
         # In some world it has no execution of its job, so that it may have one of unsaid job there.
@@ -388,7 +392,7 @@ def _examine(attempts: Sequence[Attempt[Id]], listed: _Listed, unsaid: _Listed, 
         # Whether it may swap its execution for a foreign one need not be asked: then it is not clear in any case.
         keeps_its_own = not span or len(ids_in[worlds.cluster[number]]) == 1
         findings.append(
-            _Finding(
+            _AttemptFinding(
                 candidates=(span, other),
                 execution=None if position is None else (listed.starts[position], listed.ids[position]),
                 is_fixed=keeps_its_own and not may_have_other,

@@ -17,7 +17,7 @@ app = typer.Typer(
 )
 
 Region = Annotated[str | None, typer.Option("--region", help="AWS region; by default as for the AWS CLI.")]
-Profile = Annotated[str | None, typer.Option("--profile", help="AWS profile; by default as for the AWS CLI.")]
+ProfileName = Annotated[str | None, typer.Option("--profile", help="AWS profile; by default as for the AWS CLI.")]
 EndpointUrl = Annotated[str | None, typer.Option("--endpoint-url", help="URL of another endpoint than AWS's.")]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="S", help="Seconds to wait for an answer.")]
 LedgerUrl = Annotated[
@@ -44,7 +44,7 @@ ApplicationRate = Annotated[
 Concurrency = Annotated[
     int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="Calls under way at once, at most.")
 ]
-OnUnknown = Annotated[
+OnUnknownChoice = Annotated[
     Literal["adopt", "hold", "resend"],
     typer.Option("--on-unknown", help="A job that may have started: look for it, report it, or risk it twice."),
 ]
@@ -111,7 +111,7 @@ def submit(
     run_name: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="Run in the ledger; by default the manifest's.")
     ] = None,
-    on_unknown: OnUnknown = "adopt",
+    on_unknown: OnUnknownChoice = "adopt",
     settle: Settle = 5.0,
     exact: Exact = False,
     hold: Hold = 60.0,
@@ -132,7 +132,7 @@ def submit(
     ] = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
-    profile: Profile = None,
+    profile: ProfileName = None,
     timeout: Timeout = 60.0,
     output: JobOutput = "table",
     log_file: LogFile = None,
@@ -143,7 +143,7 @@ def submit(
     from m2async.cli.manifests import parse_params
     from m2async.cli.output import BAD_INPUT, fail
     from m2async.cli.service import Rehearsal, Service
-    from m2async.cli.submit import Awaited, Pace, Show, What, parse_rates
+    from m2async.cli.submit import Awaited, OutcomeOutput, Pace, What, parse_rates
     from m2async.cli.submit import submit as run
     from m2async.cli.track import parse_rules
 
@@ -155,7 +155,7 @@ def submit(
         Service(endpoint_url, region, profile, timeout),
         Rehearsal(local_rate, local_burst) if local else None,
         Book(ledger, run_name),
-        Show(output, log_file, quiet, dry_run),
+        OutcomeOutput(output, log_file, quiet, dry_run),
         max_running,
         Awaited(parse_rules(max_rc or []), ends=wait),
     )
@@ -178,7 +178,7 @@ def check(
     ] = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
-    profile: Profile = None,
+    profile: ProfileName = None,
     timeout: Timeout = 60.0,
 ) -> None:
     """Check a manifest, and what it names."""
@@ -201,13 +201,13 @@ def resume(
     wait: Wait = False,
     max_rc: MaxRc = None,
     ledger: LedgerUrl = None,
-    on_unknown: OnUnknown = "adopt",
+    on_unknown: OnUnknownChoice = "adopt",
     settle: Settle = 5.0,
     exact: Exact = False,
     hold: Hold = 60.0,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
-    profile: Profile = None,
+    profile: ProfileName = None,
     timeout: Timeout = 60.0,
     output: JobOutput = "table",
     log_file: LogFile = None,
@@ -216,7 +216,7 @@ def resume(
     """Go on with a run from the ledger: start what was not started, and nothing twice."""
     from m2async.cli.ledgers import Book
     from m2async.cli.service import Service
-    from m2async.cli.submit import Awaited, Pace, Show, parse_rates
+    from m2async.cli.submit import Awaited, OutcomeOutput, Pace, parse_rates
     from m2async.cli.submit import resume as run
     from m2async.cli.track import parse_rules
 
@@ -225,7 +225,7 @@ def resume(
         Pace(rate, burst, adaptive, parse_rates(application_rate or []), concurrency, on_unknown, settle, exact, hold),
         Service(endpoint_url, region, profile, timeout),
         Book(ledger, run_name),
-        Show(output, log_file, quiet, dry_run=False),
+        OutcomeOutput(output, log_file, quiet, dry_run=False),
         max_running,
         Awaited(parse_rules(max_rc or []), ends=wait),
     )
@@ -309,7 +309,7 @@ def dashboard(
     ledger: LedgerUrl = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
-    profile: Profile = None,
+    profile: ProfileName = None,
     timeout: Timeout = 60.0,
 ) -> None:
     """Serve a page with the runs of the ledger."""
@@ -332,7 +332,7 @@ def track(
     ledger: LedgerUrl = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
-    profile: Profile = None,
+    profile: ProfileName = None,
     timeout: Timeout = 60.0,
     output: JobOutput = "table",
     log_file: LogFile = None,
@@ -362,7 +362,7 @@ def cancel(
     ledger: LedgerUrl = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
-    profile: Profile = None,
+    profile: ProfileName = None,
     timeout: Timeout = 60.0,
     output: Listing = "table",
 ) -> None:
@@ -395,7 +395,7 @@ def restart(
     settle: Settle = 5.0,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
-    profile: Profile = None,
+    profile: ProfileName = None,
     timeout: Timeout = 60.0,
     output: JobOutput = "table",
     quiet: Quiet = False,
@@ -405,16 +405,16 @@ def restart(
     from m2async.cli.ledgers import Book
     from m2async.cli.output import BAD_INPUT, fail
     from m2async.cli.service import Service
-    from m2async.cli.submit import Awaited, Pace, Show
-    from m2async.cli.submit import resume as go_on
+    from m2async.cli.submit import Awaited, OutcomeOutput, Pace
+    from m2async.cli.submit import resume as resume_run
 
     if not failed:
         fail("give --failed: only executions that failed are restarted", BAD_INPUT)
     service = Service(endpoint_url, region, profile, timeout)
     command(run_name, key or (), from_step, service, ledger, rate)
     pace = Pace(rate, 1.0, False, {}, 64, "adopt", settle, False, 60.0)
-    show = Show(output, None, quiet, dry_run=False)
-    go_on(run_name, pace, service, Book(ledger, run_name), show, None, Awaited(ends=wait))
+    show = OutcomeOutput(output, None, quiet, dry_run=False)
+    resume_run(run_name, pace, service, Book(ledger, run_name), show, None, Awaited(ends=wait))
 
 
 @app.command(epilog="Example: m2async logs nightly-1a2b3c4d --key POSTTRAN/20261123")
@@ -426,7 +426,7 @@ def logs(
         str | None, typer.Option("--endpoint-url", help="URL of CloudWatch Logs, if another than AWS's.")
     ] = None,
     region: Region = None,
-    profile: Profile = None,
+    profile: ProfileName = None,
 ) -> None:
     """Print what a job's execution wrote to CloudWatch Logs."""
     from m2async.cli.logs import logs as command
@@ -472,7 +472,7 @@ def reconcile(
     settle: Settle = 5.0,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
-    profile: Profile = None,
+    profile: ProfileName = None,
     timeout: Timeout = 60.0,
     output: Listing = "table",
 ) -> None:
@@ -535,7 +535,7 @@ def probe(
     ledger: LedgerUrl = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
-    profile: Profile = None,
+    profile: ProfileName = None,
     timeout: Timeout = 10.0,
     output: Annotated[Literal["text", "json"], typer.Option("--output", help="How to print what was found.")] = "text",
     report: Annotated[
@@ -544,7 +544,7 @@ def probe(
     log_file: LogFile = None,
 ) -> None:
     """Find the quota."""
-    from m2async.cli.probe import Show, parse_asking, parse_load
+    from m2async.cli.probe import FindingsOutput, parse_asking, parse_load
     from m2async.cli.probe import probe as command
     from m2async.cli.service import Service
 
@@ -553,7 +553,7 @@ def probe(
         parse_asking(application, script, file, real=start_real_jobs),
         Service(endpoint_url, region, profile, timeout),
         ledger,
-        Show(output, report, log_file),
+        FindingsOutput(output, report, log_file),
     )
 
 
@@ -591,7 +591,7 @@ def local(
 def apps(
     endpoint_url: EndpointUrl = None,
     region: Region = None,
-    profile: Profile = None,
+    profile: ProfileName = None,
     timeout: Timeout = 60.0,
     output: Listing = "table",
 ) -> None:
@@ -610,7 +610,7 @@ def jobs(
     prefix: Annotated[str | None, typer.Option("--prefix", help="Only jobs whose names begin so.")] = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
-    profile: Profile = None,
+    profile: ProfileName = None,
     timeout: Timeout = 60.0,
     output: Listing = "table",
 ) -> None:

@@ -13,7 +13,7 @@ from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.errors import ConfigurationError, CredentialsError
 from m2async.manifest import ManifestSummary
-from m2async.submitting import Report, Wanted, preflight
+from m2async.submitting import NamedJobs, Report, preflight
 
 
 def check(path: str, application: str | None, params: dict[str, str], service: Service) -> None:
@@ -21,7 +21,7 @@ def check(path: str, application: str | None, params: dict[str, str], service: S
     with contextlib.ExitStack() as stack:
         manifest = Manifest(stack, path, application, params)
         summary = manifest.check()
-        wanted = Wanted()
+        wanted = NamedJobs()
         for _ in wanted.watch(manifest.rows({})):
             pass
         report = _look_up(service, wanted)
@@ -33,7 +33,7 @@ def check(path: str, application: str | None, params: dict[str, str], service: S
     say(_all_is_well(summary))
 
 
-def _look_up(service: Service, wanted: Wanted) -> Report:
+def _look_up(service: Service, wanted: NamedJobs) -> Report:
     async def look(_: Signals) -> Report:
         async with service.client() as client:
             with Waiting("looking up the applications"):

@@ -32,7 +32,7 @@ def open_log(path: str) -> Iterator[Log]:
         file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - closed below
     except OSError as exc:
         fail(f"--log-file {path}: {exc.strerror}", BAD_INPUT)
-    lines = _Lines(file, path)
+    lines = _LogLines(file, path)
     logger: FilteringBoundLogger = structlog.wrap_logger(
         lines, processors=[_line], wrapper_class=structlog.make_filtering_bound_logger("info")
     )
@@ -49,7 +49,7 @@ def _line(logger: WrappedLogger, level: str, event: EventDict) -> bytes:
     return _encode({"timestamp": datetime.now(UTC), "level": level, "event": event.pop("event"), **event})
 
 
-class _Lines:
+class _LogLines:
     """Writes the lines of a turn of the loop; when that fails (the disk is full), says so once, and the jobs go on."""
 
     def __init__(self, file: BinaryIO, path: str) -> None:

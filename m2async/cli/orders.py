@@ -74,7 +74,7 @@ async def follow_orders(run: RunView, submitter: Submitter, stop: Callable[[str]
                 submitter.set_rate(told.rate, told.burst)
                 say(f"m2async: {told.rate:g} calls a second, bursts of {told.burst:g}, from now on")
             if told.paused != known.paused:
-                (submitter.pause if told.paused else submitter.go_on)()
+                (submitter.pause if told.paused else submitter.unpause)()
                 say(f"m2async: {'paused: nothing more is sent for now' if told.paused else 'goes on'}")
             if told.stopped and not known.stopped:
                 stop("told to stop from another terminal")

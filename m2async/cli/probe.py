@@ -55,7 +55,7 @@ class Load(NamedTuple):
         return Steps(self.rates, self.seconds) if self.rates else Ramp(Limits(self.max_rate, self.max_seconds))
 
 
-class Show(NamedTuple):
+class FindingsOutput(NamedTuple):
     """How findings are shown: on stdout, as a page in a file, and each event in a log file."""
 
     form: Literal["text", "json"]
@@ -119,7 +119,7 @@ def _request(application: str, job: Job) -> StartBatchJob:
         fail(str(exc), BAD_INPUT)
 
 
-def probe(load: Load, asking: Asking, service: Service, ledger: str | None, show: Show) -> None:
+def probe(load: Load, asking: Asking, service: Service, ledger: str | None, show: FindingsOutput) -> None:
     """Probe, and print what was found, whatever ends it."""
     if show.report is not None and not (show.report.parent.is_dir() and not show.report.is_dir()):
         fail(f"--report {show.report}: must be a file in a folder that exists", BAD_INPUT)
@@ -224,7 +224,7 @@ def _how_far(made: Probe) -> str:
     return f"{made.elapsed:.0f} s  {made.calls:,} calls  {made.throttled:,} throttled"
 
 
-def _tell(made: Probe, show: Show) -> None:
+def _tell(made: Probe, show: FindingsOutput) -> None:
     """Print and write what was found; where the very first call failed, that is nothing."""
     if made.error is not None and made.calls == 1 and not made.started:
         return

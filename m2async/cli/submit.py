@@ -53,7 +53,7 @@ from m2async.ledger import (
 from m2async.local import DEFAULT_APPLICATION_ID
 from m2async.pacing import TokenBucket
 from m2async.service import StartBatchJob, check_identifier
-from m2async.submitting import Dispatch, Outcome, Started, Submitter, Wanted, outcome_of, preflight
+from m2async.submitting import Dispatch, NamedJobs, Outcome, Started, Submitter, outcome_of, preflight
 
 
 class What(NamedTuple):
@@ -86,7 +86,7 @@ class Pace(NamedTuple):
     hold: float
 
 
-class Show(NamedTuple):
+class OutcomeOutput(NamedTuple):
     """What to print and record."""
 
     output: Literal["table", "jsonl"]
@@ -101,7 +101,7 @@ def submit(
     service: Service,
     rehearsal: Rehearsal | None,
     book: Book,
-    show: Show,
+    show: OutcomeOutput,
     max_running: int | None,
     awaited: Awaited,
 ) -> None:
@@ -123,7 +123,7 @@ def submit(
             manifest.refuse(exc)
 
 
-def _show_requests(manifest: Manifest, show: Show) -> None:
+def _show_requests(manifest: Manifest, show: OutcomeOutput) -> None:
     summary = manifest.check()
     lines = OutcomeLines(show.output)
     lines.fit(summary.rows, key_width=summary.key_width, job_width=summary.job_width)
@@ -134,7 +134,13 @@ def _show_requests(manifest: Manifest, show: Show) -> None:
 
 
 def resume(
-    run_name: str, pace: Pace, service: Service, book: Book, show: Show, max_running: int | None, awaited: Awaited
+    run_name: str,
+    pace: Pace,
+    service: Service,
+    book: Book,
+    show: OutcomeOutput,
+    max_running: int | None,
+    awaited: Awaited,
 ) -> None:
     """Go on with a run from the ledger alone."""
     _check(pace, service, None)
@@ -162,14 +168,14 @@ def _go(
     pace: Pace,
     service: Service,
     rehearsal: Rehearsal | None,
-    show: Show,
+    show: OutcomeOutput,
 ) -> None:
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open_log(show.log_file)) if show.log_file else None
         progress = stack.enter_context(Progress(hidden=show.quiet))
-        submission = _Submission(planned, show, progress)
+        command = _SubmitCommand(planned, show, progress)
         try:
-            code = run(lambda signals: submission.run(signals, ledger, pace, service, rehearsal, log))
+            code = run(lambda signals: command.run(signals, ledger, pace, service, rehearsal, log))
         except _BAD_INPUT as exc:
             progress.stop()
             fail(str(exc), BAD_INPUT)
@@ -183,7 +189,7 @@ def _go(
             fail(str(exc), STOPPED)
         finally:
             progress.stop()
-            submission.show_summary()
+            command.show_summary()
     raise typer.Exit(code)
 
 
@@ -219,7 +225,7 @@ def _check(pace: Pace, service: Service, rehearsal: Rehearsal | None) -> None:
                 fail(f"{prefix}{exc}", BAD_INPUT)
 
 
-class _Connection:
+class _LazyClient:
     """The client of a submission, opened when it is first needed."""
 
     def __init__(
@@ -246,10 +252,10 @@ class _Connection:
         return self._client
 
 
-class _Submission:
+class _SubmitCommand:
     """One run of the command: rows in, outcomes out, an exit code at its end."""
 
-    def __init__(self, planned: Planned, show: Show, progress: Progress) -> None:
+    def __init__(self, planned: Planned, show: OutcomeOutput, progress: Progress) -> None:
         self._lines = OutcomeLines(show.output)
         self._began = 0.0
         self._found_rate: float | None = None
@@ -275,7 +281,7 @@ class _Submission:
         signals.on_second = lambda: self._leave_at_once(log)
         async with contextlib.AsyncExitStack() as stack:
             ledger = await stack.enter_async_context(opened)
-            connection = _Connection(stack, service, rehearsal, self._planned.applications, pace.concurrency)
+            connection = _LazyClient(stack, service, rehearsal, self._planned.applications, pace.concurrency)
             run = await self._open_run(stack, ledger, connection)
             await write_rules(run, self._planned.awaited.rules)
             client = await connection.client()
@@ -328,7 +334,7 @@ class _Submission:
             if self._found_rate is not None:
                 say(f"The service throttled calls: its quota is about {self._found_rate:,.3g} a second.")
 
-    async def _open_run(self, stack: contextlib.AsyncExitStack, ledger: Ledger, connection: _Connection) -> Run:
+    async def _open_run(self, stack: contextlib.AsyncExitStack, ledger: Ledger, connection: _LazyClient) -> Run:
         name, manifest, *_ = self._planned
         if manifest is None:
             await ledger.run(name)  # resume makes no run
@@ -338,10 +344,10 @@ class _Submission:
         await self._plan(run, manifest, connection)
         return run
 
-    async def _plan(self, run: Run, manifest: Manifest, connection: _Connection) -> None:
+    async def _plan(self, run: Run, manifest: Manifest, connection: _LazyClient) -> None:
         """Check the rows while they go into the ledger, and look up what they name; not for a run that has them."""
         after: dict[str, Sequence[str]] = {}
-        wanted = Wanted()
+        wanted = NamedJobs()
 
         async def look_up() -> None:
             report = await preflight(await connection.client(), wanted)

@@ -30,7 +30,7 @@ HEADERS: Mapping[str, str] = {
 """What every answer tells the browser: nothing from elsewhere, in no frame, for no other origin, kept nowhere."""
 
 
-class Asked(NamedTuple):
+class RequestHead(NamedTuple):
     """What a request says of itself; `headers` are found in any case, `path` is without the query.
 
     `token` is the query's, `cookies` are by their names.
@@ -81,7 +81,7 @@ class Access:
         """The header that gives a browser the cookie."""
         return f"{self.cookie}={self._token}; Path={self.folder}; HttpOnly; SameSite=Strict"
 
-    def decide(self, asked: Asked) -> Admitted | Entered | Refused:
+    def decide(self, asked: RequestHead) -> Admitted | Entered | Refused:
         """Decide what a request gets."""
         host = asked.headers.get("Host", "")
         if host not in self._hosts:
@@ -107,14 +107,14 @@ class Access:
 _WITHOUT_TOKEN = Refused(401, "Open the URL that m2async dashboard printed: it ends with the token.")
 
 
-def _from_own_page(asked: Asked) -> bool:
+def _from_own_page(asked: RequestHead) -> bool:
     """Whether nobody says that another page asks; a link that is followed to here may be on any page."""
     site = asked.headers.get("Sec-Fetch-Site", "none")
     followed = asked.headers.get("Sec-Fetch-Mode") == "navigate" and asked.headers.get("Sec-Fetch-Dest") == "document"
     return site in {"same-origin", "none"} or (asked.method == "GET" and followed)
 
 
-def _may_not_act(asked: Asked, own: str, *, bearer: bool) -> Refused | None:
+def _may_not_act(asked: RequestHead, own: str, *, bearer: bool) -> Refused | None:
     origin = asked.headers.get("Origin")
     if origin != own and not (origin is None and bearer):
         return Refused(403, "Only the dashboard's own pages can act.")
@@ -123,6 +123,6 @@ def _may_not_act(asked: Asked, own: str, *, bearer: bool) -> Refused | None:
     return None
 
 
-def _bearer(asked: Asked) -> str:
+def _bearer(asked: RequestHead) -> str:
     scheme, _, token = asked.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""

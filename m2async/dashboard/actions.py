@@ -34,7 +34,7 @@ class BadOrderError(Exception):
     """What was asked for makes no sense at any time; the message says why."""
 
 
-class Done(NamedTuple):
+class PastAction(NamedTuple):
     """Something that was done to a run, and when, in seconds of the epoch."""
 
     at: float
@@ -79,10 +79,10 @@ class Actions:
         self._tasks = tasks
         self._report = report
         self._changed = changed
-        self._done: dict[str, deque[Done]] = {}
+        self._done: dict[str, deque[PastAction]] = {}
         self._cancelling: dict[str, Cancelling] = {}
 
-    def done(self, run: str) -> Sequence[Done]:
+    def done(self, run: str) -> Sequence[PastAction]:
         """What was done to a run from here, the latest first."""
         return tuple(reversed(self._done.get(run, ())))
 
@@ -170,7 +170,7 @@ class Actions:
         self._changed(run)
 
     def _note(self, run: str, what: str) -> str:
-        self._done.setdefault(run, deque(maxlen=_KEPT)).append(Done(time(), what))
+        self._done.setdefault(run, deque(maxlen=_KEPT)).append(PastAction(time(), what))
         self._report(run, what)
         self._changed(run)
         return what

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 from markupsafe import escape
 
-from m2async.dashboard.actions import CANCEL_RATE, Cancelling, Done
+from m2async.dashboard.actions import CANCEL_RATE, Cancelling, PastAction
 from m2async.dashboard.feed import Parts
 from m2async.errors import M2AsyncError
-from m2async.figures import Look, Phase, RunFigures, Stretch, words
+from m2async.figures import AnswerStretch, Look, Phase, RunFigures, words
 from m2async.ledger import RowState
 from m2async.pages import NOTHING, STATES, Pages, charts, number, percent, plural, seconds, visible
 from m2async.service import Result
@@ -57,7 +57,7 @@ def of_trouble(error: M2AsyncError) -> Parts:
     return {"trouble": _text(f"{error.code}: {error.message}")}
 
 
-def of_run(pages: Pages, look: Look, cancelling: Cancelling | None, done: Sequence[Done]) -> Parts:
+def of_run(pages: Pages, look: Look, cancelling: Cancelling | None, done: Sequence[PastAction]) -> Parts:
     """Make the page of a run."""
     figures = look.figures
     states = _states(figures)
@@ -179,14 +179,14 @@ def _rate_finding(figures: RunFigures) -> str:
     return f"Starts and throttles a second, in stretches of {seconds(figures.width)}: {words.throughput(figures)}."
 
 
-def _complete(figures: RunFigures) -> Sequence[Stretch]:
+def _complete(figures: RunFigures) -> Sequence[AnswerStretch]:
     """The stretches that are over: a rate drawn from a part of one would fall at the end."""
     last = figures.in_use and len(figures.stretches) > 1 and figures.stretches[-1].at + figures.width > figures.read_at
     return figures.stretches[:-1] if last else figures.stretches
 
 
 @lru_cache(maxsize=16)
-def _rate_drawing(stretches: tuple[Stretch, ...], width: float) -> str:
+def _rate_drawing(stretches: tuple[AnswerStretch, ...], width: float) -> str:
     if not stretches:
         return ""
     panels = [

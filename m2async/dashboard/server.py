@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 
 from m2async.client import M2Client
 from m2async.dashboard import parts
-from m2async.dashboard.access import ADDRESS, HEADERS, Access, Asked, Entered, Refused
+from m2async.dashboard.access import ADDRESS, HEADERS, Access, Entered, Refused, RequestHead
 from m2async.dashboard.actions import Actions, BadOrderError, NotPossibleError
 from m2async.dashboard.feed import Feed, Parts
 from m2async.errors import ConfigurationError
@@ -92,7 +92,7 @@ class _Dashboard:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         path = request.raw_path.partition("?")[0]
-        asked = Asked(request.method, path, request.headers, request.query.get("token"), request.cookies)
+        asked = RequestHead(request.method, path, request.headers, request.query.get("token"), request.cookies)
         decided = self._access.decide(asked)
         if isinstance(decided, Entered):
             headers = {"Location": self._access.folder, "Set-Cookie": self._access.set_cookie}
@@ -164,7 +164,7 @@ class _Dashboard:
         """The feed of a run, the same for all who watch it; feeds that nobody watches are forgotten."""
         self._feeds = {name: feed for name, feed in self._feeds.items() if feed.watchers}
         return self._feeds.setdefault(
-            run, Feed(_Reader(self._ledger, self._pages, self._actions, run).read, self._tasks)
+            run, Feed(_PageReader(self._ledger, self._pages, self._actions, run).read, self._tasks)
         )
 
     async def _stream(self, request: web.BaseRequest, feed: Feed) -> web.StreamResponse:
@@ -187,7 +187,7 @@ class _Dashboard:
             feed.hurry()
 
 
-class _Reader:
+class _PageReader:
     """Reads the parts of a run's page."""
 
     def __init__(self, ledger: Ledger, pages: Pages, actions: Actions, run: str) -> None:

@@ -1,10 +1,11 @@
 """Runs in figures and words: what the terminal and the pages share."""
 
-from m2async.figures.figures import JobFigures, JobTally, Phase, RunFigures, Stretch, duration_of, read_figures
+from m2async.figures.figures import AnswerStretch, JobFigures, JobTally, Phase, RunFigures, duration_of, read_figures
 from m2async.figures.latency import Latencies, LatencyFigures
 from m2async.figures.looks import Look, Looks, Rhythm, Trouble, glance
 
 __all__ = [
+    "AnswerStretch",
     "JobFigures",
     "JobTally",
     "Latencies",
@@ -14,7 +15,6 @@ __all__ = [
     "Phase",
     "Rhythm",
     "RunFigures",
-    "Stretch",
     "Trouble",
     "duration_of",
     "glance",

@@ -48,7 +48,7 @@ class Phase(Enum):
     ENDED = "ended"
 
 
-class Stretch(msgspec.Struct, frozen=True, gc=False):
+class AnswerStretch(msgspec.Struct, frozen=True, gc=False):
     """How many attempts were answered in the stretch that begins at `at`, seconds of the epoch.
 
     `refused` are those that started nothing for another reason than a throttle; of `unknown` no answer says what
@@ -86,7 +86,7 @@ class RunFigures(msgspec.Struct, frozen=True):
     began: float | None
     ended: float | None
     width: float
-    stretches: Sequence[Stretch]
+    stretches: Sequence[AnswerStretch]
     codes: Sequence[CodeCount]
     latency: LatencyFigures | None
     curve: Sequence[tuple[float, float]]
@@ -194,7 +194,7 @@ async def read_figures(view: RunView) -> RunFigures:
     )
 
 
-def _stretches(activity: Activity) -> tuple[float, list[Stretch]]:
+def _stretches(activity: Activity) -> tuple[float, list[AnswerStretch]]:
     """Give the stretches without a gap, of a second at least, and their length."""
     width = max(_SECOND, activity.width)
     if activity.began is None or activity.ended is None:
@@ -206,7 +206,7 @@ def _stretches(activity: Activity) -> tuple[float, list[Stretch]]:
     if not counted:
         return width, []
     return width, [
-        Stretch(index * width, **counted.get(index, Counter())) for index in range(min(counted), max(counted) + 1)
+        AnswerStretch(index * width, **counted.get(index, Counter())) for index in range(min(counted), max(counted) + 1)
     ]
 
 

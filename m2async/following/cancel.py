@@ -24,7 +24,7 @@ OF_ALL = (AccessDeniedException, AuthenticationException, CredentialsError, Conf
 """What every further call would meet as well."""
 
 
-Outcome = Literal["cancelling", "had ended", "not cancelled"]
+CancelOutcome = Literal["cancelling", "had ended", "not cancelled"]
 
 
 class Cancellation(NamedTuple):
@@ -32,14 +32,14 @@ class Cancellation(NamedTuple):
 
     key: str
     execution_id: str
-    outcome: Outcome
+    outcome: CancelOutcome
     reason: str
 
 
 class Fate(NamedTuple):
     """What came of cancelling an execution, and why."""
 
-    outcome: Outcome
+    outcome: CancelOutcome
     reason: str
 
 

@@ -20,25 +20,21 @@ _WORTH_IT = 0.1  # of the executions changed since the last look: look sooner
 _NOT_WORTH_IT = 0.01  # look later
 
 
-class Wanted(NamedTuple):
+class OpenExecution(NamedTuple):
     """An execution to ask for, which started not before `since`, in seconds of the epoch by the service's clock."""
 
     since: float
     execution_id: str
 
 
-class Plan(NamedTuple):
+class Lookup(NamedTuple):
     """What to list: all that started at `window` or later, None for nothing, and besides these executions by id."""
 
     window: float | None
     stragglers: Sequence[str]
 
-    def batches(self) -> Iterator[Sequence[str]]:
-        """Give the stragglers as one call after another takes them."""
-        return batches(self.stragglers)
 
-
-def plan(wanted: Sequence[Wanted], started: Sequence[float]) -> Plan:
+def plan(wanted: Sequence[OpenExecution], started: Sequence[float]) -> Lookup:
     """Find the fewest calls that ask for every execution.
 
     The oldest are asked for by their ids where a window that holds them would hold too many others.
@@ -47,7 +43,7 @@ def plan(wanted: Sequence[Wanted], started: Sequence[float]) -> Plan:
         wanted: the executions of one application, the oldest first.
         started: when the application's executions started that were listed last, in order: how many a window shows.
     """
-    best, fewest = Plan(wanted[0].since, ()) if wanted else Plan(None, ()), _pages(wanted, 0, started)
+    best, fewest = Lookup(wanted[0].since, ()) if wanted else Lookup(None, ()), _pages(wanted, 0, started)
     for stragglers in range(IDS, len(wanted) + IDS, IDS):
         if stragglers / IDS > fewest:
             break
@@ -55,11 +51,11 @@ def plan(wanted: Sequence[Wanted], started: Sequence[float]) -> Plan:
         calls = ceil(len(by_id) / IDS) + _pages(wanted, stragglers, started)
         if calls < fewest:
             window = wanted[stragglers].since if stragglers < len(wanted) else None
-            best, fewest = Plan(window, [each.execution_id for each in by_id]), calls
+            best, fewest = Lookup(window, [each.execution_id for each in by_id]), calls
     return best
 
 
-def _pages(wanted: Sequence[Wanted], first: int, started: Sequence[float]) -> int:
+def _pages(wanted: Sequence[OpenExecution], first: int, started: Sequence[float]) -> int:
     """How many pages a window takes that begins with one of those that are wanted."""
     if first >= len(wanted):
         return 0

@@ -23,7 +23,7 @@ from m2async.certainty import RetryPolicy, repeated
 from m2async.clock import steady_time
 from m2async.errors import CallError, ConflictException, ResourceNotFoundException, ValidationException
 from m2async.events import Events
-from m2async.following.plans import LIST_LAG, Wanted, batches, is_lost, next_interval, plan
+from m2async.following.plans import LIST_LAG, OpenExecution, batches, is_lost, next_interval, plan
 from m2async.ledger import Ledger, Observation, RunView, TrackedExecution, as_stored, open_ledger
 from m2async.pacing import Pacer, TokenBucket
 from m2async.service import BatchJobExecution, ExecutionsPage, Judgement, has_ended
@@ -130,7 +130,7 @@ class Tracker:
         self._troubled = troubled
         self._clock = clock
         self._sleep = sleep
-        self._applications: dict[str, _Application] = {}
+        self._applications: dict[str, _FollowedApplication] = {}
         self._reached = False
         self._read_again_at = 0.0
 
@@ -192,7 +192,7 @@ class Tracker:
             return
         async for execution in self._view.all_executions(open_only=True):
             application = self._applications.setdefault(
-                execution.application_id, _Application(execution.application_id)
+                execution.application_id, _FollowedApplication(execution.application_id)
             )
             application.follow(execution)
         ended = monotonic()
@@ -200,7 +200,7 @@ class Tracker:
 
     # One application
 
-    async def _look_at(self, application: _Application) -> Sequence[Change]:
+    async def _look_at(self, application: _FollowedApplication) -> Sequence[Change]:
         """Look at the open executions of an application; what changed is written before it is told."""
         if not application.open or application.failure is not None:
             return ()
@@ -222,7 +222,7 @@ class Tracker:
             self._log(change.execution)
         return changes
 
-    async def _find(self, application: _Application) -> dict[str, BatchJobExecution]:
+    async def _find(self, application: _FollowedApplication) -> dict[str, BatchJobExecution]:
         """Ask for every open execution: those in a window together, and what is not found there by id."""
         found: dict[str, BatchJobExecution] = {}
         for _ in range(2):
@@ -249,7 +249,7 @@ class Tracker:
         return found
 
     async def _list_window(
-        self, application: _Application, window: float, stragglers: Sequence[str]
+        self, application: _FollowedApplication, window: float, stragglers: Sequence[str]
     ) -> dict[str, BatchJobExecution]:
         """List what started since, up to where nothing more is wanted."""
         started_after = datetime.fromtimestamp(window - 1.0, UTC)  # what is shown may be rounded
@@ -295,7 +295,7 @@ class Tracker:
             if token is None or left == set():
                 return found
 
-    async def _ask_alone(self, application: _Application, found: dict[str, BatchJobExecution]) -> set[str]:
+    async def _ask_alone(self, application: _FollowedApplication, found: dict[str, BatchJobExecution]) -> set[str]:
         """Ask alone for each execution that no list shows any more; gives those that the service does not know."""
         lost: set[str] = set()
         for execution_id in application.long_missing(self._now()):
@@ -327,7 +327,7 @@ class Tracker:
         )
 
 
-class _Application:
+class _FollowedApplication:
     """The open executions of one application, and what was listed of it last."""
 
     def __init__(self, id_: str) -> None:
@@ -349,11 +349,11 @@ class _Application:
         else:
             self.open[execution.execution_id] = execution
 
-    def wanted(self, offset: float | None) -> list[Wanted]:
+    def wanted(self, offset: float | None) -> list[OpenExecution]:
         """Give the open executions, the oldest first; one that was not seen yet started about when it was sent."""
         early = (_CLOCKS_APART if offset is None else _UNCERTAINTY) - (offset or 0.0)
         return sorted(
-            Wanted(each.sent_at - early if each.start_time is None else each.start_time, each.execution_id)
+            OpenExecution(each.sent_at - early if each.start_time is None else each.start_time, each.execution_id)
             for each in self.open.values()
         )
 

@@ -24,7 +24,7 @@ ApplicationStatus = Literal[  # ApplicationLifecycle
 _DAY = 86_400
 
 
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StepDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One step of a job, and the program or the procedure that it runs."""
 
     step: Annotated[str, Meta(min_length=1)]
@@ -42,7 +42,7 @@ class JobDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
 
     file: Annotated[str, Meta(min_length=1)]
     job_name: Annotated[str, Meta(pattern=r"^\S{1,100}$")]  # String100
-    steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
+    steps: Annotated[tuple[StepDefinition, ...], Meta(min_length=1)]
     symbols: dict[str, str] = {}
     seconds: Annotated[float, Meta(ge=0, le=_DAY)] | None = None
     return_code: Annotated[int, Meta(ge=0, le=4_095)] = 0

@@ -148,7 +148,7 @@ def _member(field: str) -> str:
     return words[0] + "".join(word.capitalize() for word in words[1:]) + dot + rest
 
 
-class _Quota(msgspec.Struct):
+class _QuotaSetting(msgspec.Struct):
     rate: float
     burst: float
 
@@ -156,7 +156,7 @@ class _Quota(msgspec.Struct):
 def read_quota(body: bytes) -> tuple[float, float]:
     """Read the rate and burst that `POST /_local/quota` sets."""
     try:
-        quota = msgspec.json.decode(body, type=_Quota)
+        quota = msgspec.json.decode(body, type=_QuotaSetting)
     except msgspec.MsgspecError as exc:
         raise unreadable(f'The body must be like {{"rate": 20, "burst": 40}}: {exc}') from exc
     return quota.rate, quota.burst

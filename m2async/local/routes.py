@@ -20,7 +20,7 @@ from m2async.errors import M2ServiceException
 from m2async.local import inputs, refusals
 from m2async.local.faults import Fault, Faults
 from m2async.local.inputs import Query
-from m2async.local.service import Application, BatchService, ExecutionQuery
+from m2async.local.service import BatchService, ExecutionQuery, LocalApplication
 from m2async.local.signature import SignatureVerifier, SignedRequest
 from m2async.pacing import TokenBucket
 
@@ -33,14 +33,14 @@ _STRING_100 = r"\S{1,100}"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LocalAnswer:
     """What is sent back with status 200, and the fault that it meets on its way."""
 
     content: Mapping[str, Any]
     fault: Fault | None = None
 
 
-Operation = Callable[[Query, bytes], Answer]
+Handler = Callable[[Query, bytes], LocalAnswer]
 
 
 class Routes:
@@ -77,7 +77,7 @@ class Routes:
             await asyncio.sleep(self._faults.delay())
         return self._response(200, answer.content, {})
 
-    async def _answer(self, request: web.BaseRequest) -> Answer:
+    async def _answer(self, request: web.BaseRequest) -> LocalAnswer:
         path, _, query = request.raw_path.partition("?")
         operation, is_public = self._operation(request.method, path)
         try:
@@ -89,10 +89,10 @@ class Routes:
             self._verifier.check(signed, self._clock())
         return operation(Query(query), body)
 
-    def _operation(self, method: str, path: str) -> tuple[Operation, bool]:
+    def _operation(self, method: str, path: str) -> tuple[Handler, bool]:
         """Find the operation, and whether it needs no signature."""
         public = False
-        operation: Operation
+        operation: Handler
         match method, [unquote(segment) for segment in path.split("/")[1:]]:
             case "GET", ["applications"]:
                 operation = self._list_applications
@@ -120,7 +120,7 @@ class Routes:
 
     # The operations, each with the members of its output shape
 
-    def _start(self, application_id: str, _query: Query, body: bytes) -> Answer:
+    def _start(self, application_id: str, _query: Query, body: bytes) -> LocalAnswer:
         fault = self._faults.draw()
         self._take_quota()
         if fault is Fault.INTERNAL_ERROR:
@@ -128,11 +128,11 @@ class Routes:
         if fault is Fault.THROTTLE:
             raise refusals.throttled(None)
         if fault is Fault.DROP_BEFORE_ACCEPT:
-            return Answer({}, fault)
+            return LocalAnswer({}, fault)
         execution_id = self._service.start(inputs.read_start(application_id, body))
         if fault is Fault.ACCEPT_THEN_500:
             raise refusals.internal_error()
-        return Answer({"executionId": execution_id}, fault)
+        return LocalAnswer({"executionId": execution_id}, fault)
 
     def _take_quota(self) -> None:
         now = self._clock()
@@ -141,10 +141,10 @@ class Routes:
         wait = self._bucket.next_token_at(now) - now
         raise refusals.throttled(math.ceil(wait) if wait >= 1 else None)
 
-    def _get_execution(self, application_id: str, execution_id: str, _query: Query, _body: bytes) -> Answer:
-        return Answer(self._service.get(*_identifiers(application_id, execution_id)))
+    def _get_execution(self, application_id: str, execution_id: str, _query: Query, _body: bytes) -> LocalAnswer:
+        return LocalAnswer(self._service.get(*_identifiers(application_id, execution_id)))
 
-    def _list_executions(self, application_id: str, query: Query, _body: bytes) -> Answer:
+    def _list_executions(self, application_id: str, query: Query, _body: bytes) -> LocalAnswer:
         wanted = ExecutionQuery(
             max_results=query.max_results(),
             execution_ids=query.matching_list("executionIds", _IDENTIFIER),
@@ -156,20 +156,20 @@ class Routes:
         )
         [application_id] = _identifiers(application_id)
         executions, position = self._service.executions(application_id, wanted)
-        return Answer({"batchJobExecutions": executions, **inputs.next_token(position)})
+        return LocalAnswer({"batchJobExecutions": executions, **inputs.next_token(position)})
 
-    def _cancel_execution(self, application_id: str, execution_id: str, _query: Query, body: bytes) -> Answer:
+    def _cancel_execution(self, application_id: str, execution_id: str, _query: Query, body: bytes) -> LocalAnswer:
         identifiers = _identifiers(application_id, execution_id)
         inputs.read_cancel(body)
         self._service.cancel(*identifiers)
-        return Answer({})
+        return LocalAnswer({})
 
-    def _list_restart_points(self, application_id: str, execution_id: str, query: Query, _body: bytes) -> Answer:
+    def _list_restart_points(self, application_id: str, execution_id: str, query: Query, _body: bytes) -> LocalAnswer:
         identifiers = _identifiers(application_id, execution_id)
         query.check_secret()
-        return Answer({"batchJobSteps": self._service.restart_points(*identifiers)})
+        return LocalAnswer({"batchJobSteps": self._service.restart_points(*identifiers)})
 
-    def _list_applications(self, query: Query, _body: bytes) -> Answer:
+    def _list_applications(self, query: Query, _body: bytes) -> LocalAnswer:
         size, start = query.max_results(), query.position() or 0
         names = query.matching_list("names", _ENTITY_NAME)
         environment = query.matching("environmentId", _IDENTIFIER)
@@ -179,12 +179,12 @@ class Routes:
             # The endpoint's applications are deployed to no environment.
             if environment is None and (names is None or application.definition.name in names)
         ]
-        return Answer({"applications": found[start : start + size], **_next_after(start + size, len(found))})
+        return LocalAnswer({"applications": found[start : start + size], **_next_after(start + size, len(found))})
 
-    def _get_application(self, application_id: str, _query: Query, _body: bytes) -> Answer:
+    def _get_application(self, application_id: str, _query: Query, _body: bytes) -> LocalAnswer:
         application = self._service.application(*_identifiers(application_id))
         created_at = application.created_at
-        return Answer(
+        return LocalAnswer(
             {
                 **_application_members(application),
                 "deployedVersion": {"applicationVersion": 1, "status": "Succeeded"},
@@ -192,18 +192,18 @@ class Routes:
             }
         )
 
-    def _list_definitions(self, application_id: str, query: Query, _body: bytes) -> Answer:
+    def _list_definitions(self, application_id: str, query: Query, _body: bytes) -> LocalAnswer:
         application = self._service.application(*_identifiers(application_id))
         size, start = query.max_results(), query.position() or 0
         prefix = query.text("prefix") or ""
         files = [job.file for job in application.definition.jobs if job.file.startswith(prefix)]
         found = [{"fileBatchJobDefinition": {"fileName": file}} for file in files[start : start + size]]
-        return Answer({"batchJobDefinitions": found, **_next_after(start + size, len(files))})
+        return LocalAnswer({"batchJobDefinitions": found, **_next_after(start + size, len(files))})
 
-    def _everything_started(self, _query: Query, _body: bytes) -> Answer:
-        return Answer({"executions": self._service.everything_started()})
+    def _everything_started(self, _query: Query, _body: bytes) -> LocalAnswer:
+        return LocalAnswer({"executions": self._service.everything_started()})
 
-    def _set_quota(self, _query: Query, body: bytes) -> Answer:
+    def _set_quota(self, _query: Query, body: bytes) -> LocalAnswer:
         rate, burst = inputs.read_quota(body)
         try:
             if self._bucket is None:
@@ -212,7 +212,7 @@ class Routes:
                 self._bucket.set_rate(rate, burst, self._clock())
         except ValueError as exc:
             raise refusals.unreadable(str(exc)) from exc
-        return Answer({"rate": rate, "burst": burst})
+        return LocalAnswer({"rate": rate, "burst": burst})
 
     # The way back
 
@@ -247,7 +247,7 @@ def _identifiers(application_id: str, *execution_id: str) -> tuple[str, ...]:
     return tuple(map(inputs.read_identifier, names, (application_id, *execution_id)))
 
 
-def _application_members(application: Application) -> dict[str, Any]:
+def _application_members(application: LocalApplication) -> dict[str, Any]:
     definition = application.definition
     resource = re.sub(r"[^A-Za-z0-9:_/+=,@.-]", "-", definition.application_id)
     return {
@@ -260,7 +260,7 @@ def _application_members(application: Application) -> dict[str, Any]:
     }
 
 
-def _application_summary(application: Application) -> dict[str, Any]:
+def _application_summary(application: LocalApplication) -> dict[str, Any]:
     return {
         **_application_members(application),
         "applicationVersion": 1,

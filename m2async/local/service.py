@@ -15,7 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from m2async.local import refusals
-from m2async.local.definitions import ApplicationDefinition, JobDefinition, Step
+from m2async.local.definitions import ApplicationDefinition, JobDefinition, StepDefinition
 from m2async.local.execution import Execution, schedule
 from m2async.service import FileJob, RestartJob, S3Job, ScriptJob, StartBatchJob
 
@@ -26,7 +26,7 @@ _start_time: Callable[[Execution], float] = attrgetter("start_time")
 _number: Callable[[Execution], int] = attrgetter("number")
 
 
-class Application:
+class LocalApplication:
     """One application, its jobs, and its executions in the order of their start.
 
     With `accepts_any_file` a file that is not among the jobs is taken for a job of one step.
@@ -95,17 +95,17 @@ class BatchService:
         self._lives = random.Random(f"{seed}/lives")
         self._executions: dict[str, Execution] = {}
         now = int(self._now())
-        self.applications: Mapping[str, Application] = {
+        self.applications: Mapping[str, LocalApplication] = {
             **{
-                application_id: Application(
+                application_id: LocalApplication(
                     ApplicationDefinition(application_id, _name_of(application_id)), now, accepts_any_file=True
                 )
                 for application_id in extra_applications
             },
-            **{definition.application_id: Application(definition, now) for definition in definitions},
+            **{definition.application_id: LocalApplication(definition, now) for definition in definitions},
         }
 
-    def application(self, application_id: str) -> Application:
+    def application(self, application_id: str) -> LocalApplication:
         """Find an application."""
         application = self.applications.get(application_id)
         if application is None:
@@ -169,7 +169,7 @@ class BatchService:
             {**execution.details(now), "jobParams": execution.request.params} for execution in self._executions.values()
         ]
 
-    def _candidates(self, application: Application, query: ExecutionQuery) -> Sequence[Execution]:
+    def _candidates(self, application: LocalApplication, query: ExecutionQuery) -> Sequence[Execution]:
         if query.execution_ids is None:
             if query.job_name is None:
                 return application.executions
@@ -186,7 +186,7 @@ class BatchService:
             key=_number,
         )
 
-    def _job(self, application: Application, request: StartBatchJob) -> JobDefinition:
+    def _job(self, application: LocalApplication, request: StartBatchJob) -> JobDefinition:
         job = request.job
         definition: JobDefinition | None = None
         if isinstance(job, FileJob):
@@ -227,7 +227,7 @@ class BatchService:
 def _unlisted(name: str) -> JobDefinition:
     """Make the definition of a job of which only the name is known."""
     job_name = re.sub(r"\s", "", _stem(name))[:100] or "JOB"
-    return JobDefinition(name, job_name, (Step("STEP01"),))
+    return JobDefinition(name, job_name, (StepDefinition("STEP01"),))
 
 
 def _stem(name: str) -> str:

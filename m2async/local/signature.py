@@ -80,7 +80,7 @@ class SignatureVerifier:
         to_sign = _to_sign(request, signed, timestamp)
         given = parts["signature"].encode()
         for secret in self._secrets(parts["key_id"]):
-            signer = _Signer(Credentials(parts["key_id"], secret), parts["region"], request.body)
+            signer = _BotocoreSigner(Credentials(parts["key_id"], secret), parts["region"], request.body)
             if hmac.compare_digest(_signature(signer, to_sign), given):
                 return
         raise _refused(f"The request signature we calculated does not match the signature you provided. {self._hint}")
@@ -96,7 +96,7 @@ class SignatureVerifier:
             yield self._credentials[key_id]
 
 
-class _Signer(SigV4Auth):
+class _BotocoreSigner(SigV4Auth):
     """botocore's signer, made to sign exactly the headers that the client signed, and the body as it came."""
 
     def __init__(self, credentials: Credentials, region: str, body: bytes) -> None:
@@ -119,7 +119,7 @@ def _to_sign(request: SignedRequest, signed: list[str], timestamp: str) -> AWSRe
     return to_sign
 
 
-def _signature(signer: _Signer, request: AWSRequest) -> bytes:
+def _signature(signer: _BotocoreSigner, request: AWSRequest) -> bytes:
     try:
         string_to_sign = signer.string_to_sign(request, signer.canonical_request(request))
     except UnicodeError:  # bytes that are not UTF-8: no client signs such a request

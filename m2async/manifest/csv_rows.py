@@ -17,10 +17,10 @@ from m2async.manifest.rows import (
     JOB_COLUMNS,
     MAX_FAULTS,
     PARAM,
-    Fault,
     ManifestRow,
     RequestMaker,
     RowError,
+    RowProblem,
     param_faults,
     problem,
     unknown_column,
@@ -48,7 +48,7 @@ def csv_rows(
 
     A record's line is the one that it begins on. Raises ManifestError where nothing further can be read.
     """
-    reader = _Reader(source)
+    reader = _RecordReader(source)
     records = reader.records()
     line, header = next(records, (0, None))
     if header is None:
@@ -78,7 +78,7 @@ def csv_rows(
             yield error.at(source.name, line)
 
 
-class _Reader:
+class _RecordReader:
     """Reads records that are not blank.
 
     Lines that come together and are a record each are parsed together, others one by one. While `short`, no
@@ -222,9 +222,9 @@ class _Columns:
         return {name: cell for name, cell in zip(self._fields, cells, strict=True) if cell}
 
 
-def _miscounted(cells: Sequence[str], count: int) -> Fault:
+def _miscounted(cells: Sequence[str], count: int) -> RowProblem:
     reason = f"{len(cells)} fields, but the header has {count} columns: is a comma missing or not quoted?"
-    return Fault(None, reason)
+    return RowProblem(None, reason)
 
 
 def _picker(positions: Sequence[int]) -> Callable[[Sequence[str]], tuple[str, ...]]:
@@ -234,25 +234,25 @@ def _picker(positions: Sequence[int]) -> Callable[[Sequence[str]], tuple[str, ..
     return lambda cells: tuple(cells[position] for position in positions)
 
 
-def _header_faults(header: Sequence[str]) -> Iterator[Fault]:
+def _header_faults(header: Sequence[str]) -> Iterator[RowProblem]:
     if len(header) > _MAX_COLUMNS:
-        yield Fault(None, f"{len(header):,} columns: at most {_MAX_COLUMNS:,} are allowed")
+        yield RowProblem(None, f"{len(header):,} columns: at most {_MAX_COLUMNS:,} are allowed")
         return
     seen: set[str] = set()
     for name in header:
         if name in seen:
-            yield Fault(name, "is given twice: keep one of the columns")
+            yield RowProblem(name, "is given twice: keep one of the columns")
         elif name.startswith(PARAM):
             yield from param_faults({name.removeprefix(PARAM): ""}, PARAM)
         elif not name:
-            yield Fault(None, f"column {len(seen) + 1} of the header has no name")
+            yield RowProblem(None, f"column {len(seen) + 1} of the header has no name")
         elif len(header) == 1 and (";" in name or "\t" in name):
-            yield Fault(name, "is no column: separate columns with commas")
+            yield RowProblem(name, "is no column: separate columns with commas")
         elif name not in COLUMNS:
             yield unknown_column(name)
         seen.add(name)
     if not seen.intersection(JOB_COLUMNS) and all(name in COLUMNS or name.startswith(PARAM) for name in seen):
-        yield Fault(None, "no column names the job: add one of script, file, s3_bucket and restart_execution_id")
+        yield RowProblem(None, "no column names the job: add one of script, file, s3_bucket and restart_execution_id")
 
 
 def _reason(message: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from m2async.errors import ManifestProblem
-from m2async.manifest.rows import Fault, RowError, problem, quoted_hint, shown
+from m2async.manifest.rows import RowError, RowProblem, problem, quoted_hint, shown
 
 _MAX_CYCLES = 20
 _SHOWN_OF_CYCLE = 6
@@ -28,7 +28,9 @@ class Dependencies:
         """Take a row's `after`: keys in a list, or in a text with a semicolon between them; raises RowError."""
         keys = _keys(named)
         if keys and not self._heeded:
-            raise RowError(Fault("after", "is not heeded here: read the manifest with after={}, and start it in order"))
+            raise RowError(
+                RowProblem("after", "is not heeded here: read the manifest with after={}, and start it in order")
+            )
         if keys:
             self.after[key] = keys
             self._lines[key] = line
@@ -65,10 +67,10 @@ def _keys(named: object) -> tuple[str, ...]:
         named = split_keys(named)
     if not isinstance(named, list):
         reason = f"must be a text of keys with ; between them, or a list of keys{quoted_hint(named)}"
-        raise RowError(Fault("after", f"{shown(named)}: {reason}"))
+        raise RowError(RowProblem("after", f"{shown(named)}: {reason}"))
     for key in named:
         if not (isinstance(key, str) and key):
-            raise RowError(Fault("after", f"{shown(key)}: must be the key of a row, a text{quoted_hint(key)}"))
+            raise RowError(RowProblem("after", f"{shown(key)}: must be the key of a row, a text{quoted_hint(key)}"))
     return tuple(dict.fromkeys(named))
 
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from m2async.errors import ManifestError
 from m2async.manifest.dependencies import Dependencies
 from m2async.manifest.keys import Keys
-from m2async.manifest.rows import Fault, ManifestRow, Number, RequestMaker, RowError, shown, split_fields
+from m2async.manifest.rows import ManifestRow, Number, RequestMaker, RowError, RowProblem, shown, split_fields
 from m2async.manifest.source import Source, decoded, too_long
 from m2async.service import StartBatchJob
 
@@ -47,17 +47,17 @@ def _request(members: dict[str, Any], maker: RequestMaker) -> StartBatchJob:
 
 def _object(raw: bytes | None) -> dict[str, Any]:
     if raw is None:
-        raise RowError(Fault(None, too_long("line")))
+        raise RowError(RowProblem(None, too_long("line")))
     text, fault = decoded(raw)
     if fault:
-        raise RowError(Fault(None, fault))
+        raise RowError(RowProblem(None, fault))
     try:
         members = _DECODER.decode(text.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         reason = f"not valid JSON at character {error.pos + 1}: {error.msg}; each line must be one whole JSON object"
-        raise RowError(Fault(None, reason)) from None
+        raise RowError(RowProblem(None, reason)) from None
     if not isinstance(members, dict):
-        raise RowError(Fault(None, f"{shown(members)}: each line must be one JSON object, {{…}}"))
+        raise RowError(RowProblem(None, f"{shown(members)}: each line must be one JSON object, {{…}}"))
     return members
 
 
@@ -66,7 +66,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise RowError(Fault(twice, "is given twice in one JSON object: keep one"))
+        raise RowError(RowProblem(twice, "is given twice in one JSON object: keep one"))
     return members
 
 
@@ -75,7 +75,7 @@ def _integer(text: str) -> int | Number:
 
 
 def _refuse(text: str) -> NoReturn:
-    raise RowError(Fault(None, f"not valid JSON: {text} is no JSON value"))
+    raise RowError(RowProblem(None, f"not valid JSON: {text} is no JSON value"))
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_int=_integer, parse_float=Number, parse_constant=_refuse)

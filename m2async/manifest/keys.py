@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Set as AbstractSet
 
 from m2async.keys import KEY_RULE, is_key
-from m2async.manifest.rows import Fault, RowError, quoted_hint, shown
+from m2async.manifest.rows import RowError, RowProblem, quoted_hint, shown
 
 
 class Keys:
@@ -22,9 +22,9 @@ class Keys:
     def take(self, key: object, line: int) -> str:
         """Give back the key if it is sound and new; raise RowError otherwise."""
         if not isinstance(key, str):
-            raise RowError(Fault("key", f"{shown(key)}: must be a text{quoted_hint(key)}"))
+            raise RowError(RowProblem("key", f"{shown(key)}: must be a text{quoted_hint(key)}"))
         if not is_key(key):
-            raise RowError(Fault("key", f"{shown(key)}: {KEY_RULE}"))
+            raise RowError(RowProblem("key", f"{shown(key)}: {KEY_RULE}"))
         return key
 
 
@@ -43,9 +43,11 @@ class KnownKeys(Keys):
         if before is None:
             self.lines[key] = line
         elif before == line:
-            raise RowError(Fault("key", f"{shown(key)}: this job makes it twice: put every swept name into the key"))
+            raise RowError(
+                RowProblem("key", f"{shown(key)}: this job makes it twice: put every swept name into the key")
+            )
         else:
-            raise RowError(Fault("key", f"{shown(key)}: is the key of line {before} already; keys must differ"))
+            raise RowError(RowProblem("key", f"{shown(key)}: is the key of line {before} already; keys must differ"))
         return key
 
 

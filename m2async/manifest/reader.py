@@ -84,7 +84,7 @@ def read_manifest(
         ConfigurationError: while iterating a YAML manifest, if PyYAML is not installed.
     """
     dependencies = Dependencies(after)
-    manifest = _Manifest(source, name, format, RequestMaker(application_id, params or {}))
+    manifest = _OpenManifest(source, name, format, RequestMaker(application_id, params or {}))
     return _sound_rows(manifest, manifest.keys(unique=unique_keys, ordered=after is not None), dependencies)
 
 
@@ -101,7 +101,7 @@ def check_manifest(
 
     Raises ManifestError with every problem of every row; beyond 1,000 problems the rest are counted.
     """
-    manifest = _Manifest(source, name, format, RequestMaker(application_id, params or {}))
+    manifest = _OpenManifest(source, name, format, RequestMaker(application_id, params or {}))
     keys = manifest.keys(unique=unique_keys, ordered=True)
     summary, problems = _checked(manifest.entries(keys, Dependencies({})))
     if keys.hits:
@@ -122,7 +122,7 @@ def find_lines(
     params: Mapping[str, str] | None = None,
 ) -> Mapping[str, int]:
     """Say on which lines of a manifest, read with the arguments of `read_manifest`, the rows of these keys stand."""
-    manifest, found = _Manifest(source, name, format, RequestMaker(application_id, params or {})), LinesOfKeys(keys)
+    manifest, found = _OpenManifest(source, name, format, RequestMaker(application_id, params or {})), LinesOfKeys(keys)
     for _ in manifest.entries(found, Dependencies({})):
         pass
     return found.lines
@@ -151,7 +151,7 @@ def _checked(entries: _Entries) -> tuple[ManifestSummary, list[ManifestProblem]]
     return ManifestSummary(rows, tuple(applications), key_width, job_width), problems
 
 
-def _sound_rows(manifest: _Manifest, keys: Keys, dependencies: Dependencies) -> Iterator[ManifestRow]:
+def _sound_rows(manifest: _OpenManifest, keys: Keys, dependencies: Dependencies) -> Iterator[ManifestRow]:
     with closing(manifest.entries(keys, dependencies)) as entries:
         for number, entry in enumerate(entries, 1):
             if keys.hits:
@@ -162,7 +162,7 @@ def _sound_rows(manifest: _Manifest, keys: Keys, dependencies: Dependencies) -> 
             yield entry
 
 
-def _refuse_repeated(manifest: _Manifest, hits: AbstractSet[int], count: int) -> None:
+def _refuse_repeated(manifest: _OpenManifest, hits: AbstractSet[int], count: int) -> None:
     """Read the first rows again, and raise ManifestError if one of their keys with such a hash comes twice."""
     with manifest.rewound(), closing(manifest.entries(KnownKeys(hits), Dependencies({}))) as entries:
         for entry in islice(entries, count):
@@ -170,7 +170,7 @@ def _refuse_repeated(manifest: _Manifest, hits: AbstractSet[int], count: int) ->
                 raise entry
 
 
-class _Manifest:
+class _OpenManifest:
     """A manifest at its path or in its stream."""
 
     def __init__(

@@ -56,7 +56,7 @@ class ManifestRow(NamedTuple):
     request: StartBatchJob
 
 
-class Fault(NamedTuple):
+class RowProblem(NamedTuple):
     """One thing that is wrong in a row: the column, as the user wrote it, and the reason."""
 
     column: str | None
@@ -66,7 +66,7 @@ class Fault(NamedTuple):
 class RowError(Exception):
     """A row that makes no request."""
 
-    def __init__(self, *faults: Fault) -> None:
+    def __init__(self, *faults: RowProblem) -> None:
         super().__init__(faults)
         self.faults = faults
 
@@ -125,7 +125,7 @@ class RequestMaker:
             bad_params = islice(param_faults(params, "jobParams."), MAX_FAULTS) if isinstance(params, Mapping) else ()
             raise RowError(*(tuple(bad_params) or (_fault(_api_name(error.field), error),))) from None
 
-    def _faults(self, fields: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[Fault]:
+    def _faults(self, fields: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[RowProblem]:
         application_id = fields.get("application_id", self.application_id)
         if application_id is None:
             yield _no_application("application_id")
@@ -140,7 +140,7 @@ class RequestMaker:
         own = {name: value for name, value in params.items() if name not in self.params}
         yield from param_faults(own, PARAM)
         if (count := len(own) + len(self.params)) > MAX_PARAMS:
-            yield Fault("params", f"{count} parameters: a job takes at most {MAX_PARAMS}")
+            yield RowProblem("params", f"{count} parameters: a job takes at most {MAX_PARAMS}")
 
 
 def job_of(fields: Mapping[str, Any]) -> Job:
@@ -152,7 +152,7 @@ def job_of(fields: Mapping[str, Any]) -> Job:
     missing = [column for column in _NEEDED[kind] if column not in fields]
     if missing:
         others = ", ".join(column for column in _COLUMNS_OF_JOB[kind] if column in fields)
-        raise RowError(*(Fault(column, f"is missing, but {others} is given: give both") for column in missing))
+        raise RowError(*(RowProblem(column, f"is missing, but {others} is given: give both") for column in missing))
     try:
         if kind is ScriptJob:
             return ScriptJob(fields["script"])
@@ -165,21 +165,21 @@ def job_of(fields: Mapping[str, Any]) -> Job:
         raise RowError(_fault(_COLUMN_OF_FIELD[kind].get(error.field, error.field), error)) from None
 
 
-def split_fields(members: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[Fault]]:
+def split_fields(members: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[RowProblem]]:
     """Part a row's members into fields, parameters and faults; what is None counts as not given."""
     fields: dict[str, Any] = {}
     params: dict[str, Any] = {}
-    faults: list[Fault] = []
+    faults: list[RowProblem] = []
     for name, value in _flat(members):
         if len(faults) == MAX_FAULTS:
             break
         if name.startswith(PARAM):
             if name[len(PARAM) :] in params:
-                faults.append(Fault(name, "is given both by itself and within params: keep one"))
+                faults.append(RowProblem(name, "is given both by itself and within params: keep one"))
             elif value is not None:
                 params[name[len(PARAM) :]] = value
         elif name == "params":
-            faults.append(Fault(name, f"{shown(value)}: must map names to values"))
+            faults.append(RowProblem(name, f"{shown(value)}: must map names to values"))
         elif name not in COLUMNS:
             faults.append(unknown_column(name))
         elif value is not None:
@@ -187,17 +187,17 @@ def split_fields(members: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     return fields, params, faults
 
 
-def param_faults(params: Mapping[str, Any], prefix: str) -> Iterator[Fault]:
+def param_faults(params: Mapping[str, Any], prefix: str) -> Iterator[RowProblem]:
     """Say what is wrong with each parameter by itself."""
     for name, value in params.items():
         yield from _faults_of(f"{prefix}{name}", _SOUND_APPLICATION, _SOUND_JOB, {name: value}, None)
 
 
-def unknown_column(name: str) -> Fault:
+def unknown_column(name: str) -> RowProblem:
     """Refuse a column that there is not."""
     if name.lower().startswith(PARAM):
-        return Fault(name, f"is no column; write a parameter's column as {PARAM}NAME")
-    return Fault(name, f"is no column; {nearest(name, (*COLUMNS, f'{PARAM}NAME'))}")
+        return RowProblem(name, f"is no column; write a parameter's column as {PARAM}NAME")
+    return RowProblem(name, f"is no column; {nearest(name, (*COLUMNS, f'{PARAM}NAME'))}")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -212,7 +212,7 @@ def boolean(column: str, value: object) -> bool:
         return value
     if value in ("true", "false"):
         return value == "true"
-    raise RowError(Fault(column, f"{shown(value)}: must be true or false"))
+    raise RowError(RowProblem(column, f"{shown(value)}: must be true or false"))
 
 
 def integer(column: str, value: object) -> int:
@@ -221,7 +221,7 @@ def integer(column: str, value: object) -> int:
         return value
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
         return int(value)
-    raise RowError(Fault(column, f"{shown(value)}: must be an integer"))
+    raise RowError(RowProblem(column, f"{shown(value)}: must be an integer"))
 
 
 def problem(file: str, line: int | None, column: str | None, reason: str) -> ManifestProblem:
@@ -247,7 +247,7 @@ def quoted_hint(value: object) -> str:
 def _s3_job(fields: Mapping[str, Any]) -> S3Job:
     if ("s3_file" in fields) == ("s3_script" in fields):
         found = "both are given" if "s3_file" in fields else "neither is given"
-        raise RowError(Fault("s3_file, s3_script", f"{found}: with s3_bucket give exactly one of them"))
+        raise RowError(RowProblem("s3_file, s3_script", f"{found}: with s3_bucket give exactly one of them"))
     return S3Job(fields["s3_bucket"], fields.get("s3_file"), fields.get("s3_script"), fields.get("s3_prefix"))
 
 
@@ -263,28 +263,30 @@ def _restart_job(fields: Mapping[str, Any]) -> RestartJob:
     )
 
 
-def _not_one_job(fields: Mapping[str, Any]) -> Fault:
+def _not_one_job(fields: Mapping[str, Any]) -> RowProblem:
     given = [next((column for column in columns if column in fields), None) for columns in _COLUMNS_OF_JOB.values()]
     named = [column for column in given if column is not None]
     if not named:
-        return Fault("script, file, s3_bucket, restart_execution_id", "no job is named: give exactly one of them")
-    return Fault(named[1], f"a second job: {named[0]} is given as well, and a row starts one job; keep one of them")
+        return RowProblem("script, file, s3_bucket, restart_execution_id", "no job is named: give exactly one of them")
+    return RowProblem(
+        named[1], f"a second job: {named[0]} is given as well, and a row starts one job; keep one of them"
+    )
 
 
-def _no_application(column: str) -> Fault:
-    return Fault(column, f"is missing: give it in the manifest ({column}) or for all rows (-a APPLICATION)")
+def _no_application(column: str) -> RowProblem:
+    return RowProblem(column, f"is missing: give it in the manifest ({column}) or for all rows (-a APPLICATION)")
 
 
-def _faults_of(column: str, application_id: Any, job: Job, params: Mapping[str, Any], arn: Any) -> Iterator[Fault]:
+def _faults_of(column: str, application_id: Any, job: Job, params: Mapping[str, Any], arn: Any) -> Iterator[RowProblem]:
     try:
         StartBatchJob(application_id, job, params, arn)
     except InvalidRequestError as error:
         yield _fault(column, error)
 
 
-def _fault(column: str, error: InvalidRequestError) -> Fault:
+def _fault(column: str, error: InvalidRequestError) -> RowProblem:
     hint = quoted_hint(error.value) if error.rule == "must be a text" else ""
-    return Fault(column, f"{shown(error.value)}: {error.rule}{hint}")
+    return RowProblem(column, f"{shown(error.value)}: {error.rule}{hint}")
 
 
 def _api_name(field: str) -> str:

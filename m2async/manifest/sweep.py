@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import TypeVar
 
-from m2async.manifest.rows import Fault, shown
+from m2async.manifest.rows import RowProblem, shown
 from m2async.manifest.yaml_nodes import List, Map, Node, Scalar
 
 EVERY = ("day", "weekday", "week", "month", "month-end")
@@ -28,7 +28,7 @@ class AxisError(Exception):
     def __init__(self, line: int, path: str, reason: str) -> None:
         super().__init__(line, path, reason)
         self.line = line
-        self.fault = Fault(path, reason)
+        self.fault = RowProblem(path, reason)
 
 
 class Axis(Iterable[str]):

@@ -14,10 +14,10 @@ from m2async.manifest.rows import (
     MAX_FAULTS,
     NAMING_COLUMNS,
     PARAM,
-    Fault,
     ManifestRow,
     RequestMaker,
     RowError,
+    RowProblem,
     nearest,
     param_faults,
     problem,
@@ -47,7 +47,7 @@ def yaml_rows(
     document = compose(source)
     if document is None or _given(document) is None:
         return
-    reader = _Reader(source.name)
+    reader = _NodeReader(source.name)
     defaults, jobs = reader.document(document)
     shared_are_sound = not reader.problems
     for number, node in enumerate(jobs, 1):
@@ -61,40 +61,40 @@ def yaml_rows(
         yield ManifestError(reader.problems)
 
 
-class _After(NamedTuple):
+class _AfterKeys(NamedTuple):
     """The keys that a job names, each a template."""
 
     keys: Sequence[str]
     line: int
 
 
-class _Job(NamedTuple):
+class _JobEntry(NamedTuple):
     """What a job of the file says: its fields, params under `param.NAME`, and its axes, under the same names."""
 
     fields: Mapping[str, Scalar]
-    after: _After | None
+    after: _AfterKeys | None
     axes: Mapping[str, Axis]
     line: int
 
-    def overlaid_by(self, job: _Job) -> _Job:
+    def overlaid_by(self, job: _JobEntry) -> _JobEntry:
         after = self.after if job.after is None else job.after
-        return _Job({**self.fields, **job.fields}, after, {**self.axes, **job.axes}, job.line)
+        return _JobEntry({**self.fields, **job.fields}, after, {**self.axes, **job.axes}, job.line)
 
 
-class _Reader:
+class _NodeReader:
     """Takes the nodes apart; every node once, however many aliases stand for it."""
 
     def __init__(self, file: str) -> None:
         self.problems: list[ManifestProblem] = []
         self._file = file
-        self._jobs: dict[int, _Job | None] = {}
+        self._jobs: dict[int, _JobEntry | None] = {}
         self._matrices: dict[int, dict[str, Axis] | None] = {}
         self._axes: dict[int, Axis | None] = {}
 
-    def document(self, node: Node) -> tuple[_Job, Sequence[Node]]:
+    def document(self, node: Node) -> tuple[_JobEntry, Sequence[Node]]:
         if not isinstance(node, Map):
             self._problem(node.line, None, f"a manifest is a mapping of {', '.join(TOP_LEVEL)}")
-            return _Job({}, None, {}, node.line), ()
+            return _JobEntry({}, None, {}, node.line), ()
         for name, value in node.entries.items():
             if name not in TOP_LEVEL and len(self.problems) < MAX_FAULTS:
                 shared = name in COLUMNS or name == "params" or name.startswith(PARAM)
@@ -105,18 +105,18 @@ class _Reader:
         jobs = node.entries.get("jobs", List((Map({}, node.line),), node.line))  # without any, defaults are the one job
         if _given(jobs) is not None and not isinstance(jobs, List):
             self._problem(jobs.line, "jobs", "must be a list of jobs")
-        return _Job(fields, after, axes, node.line), jobs.items if isinstance(jobs, List) else ()
+        return _JobEntry(fields, after, axes, node.line), jobs.items if isinstance(jobs, List) else ()
 
-    def job(self, node: Node) -> _Job | None:
+    def job(self, node: Node) -> _JobEntry | None:
         if id(node) not in self._jobs:
             before = len(self.problems)
             fields, after = self._fields(node, "a job")
             axes = self._matrix(node.entries.get("matrix") if isinstance(node, Map) else None)
             sound = axes is not None and len(self.problems) == before
-            self._jobs[id(node)] = _Job(fields, after, axes or {}, node.line) if sound else None
+            self._jobs[id(node)] = _JobEntry(fields, after, axes or {}, node.line) if sound else None
         return self._jobs[id(node)]
 
-    def _fields(self, node: Node | None, what: str) -> tuple[dict[str, Scalar], _After | None]:
+    def _fields(self, node: Node | None, what: str) -> tuple[dict[str, Scalar], _AfterKeys | None]:
         if node is None or (what == "defaults" and _given(node) is None):
             return {}, None
         if not isinstance(node, Map):
@@ -131,11 +131,11 @@ class _Reader:
         fields, params, faults = split_fields(members)
         after = _after(fields.pop("after", None), faults)
         if len(params) > MAX_PARAMS:
-            faults.append(Fault("params", f"{len(params)} parameters: a job takes at most {MAX_PARAMS}"))
+            faults.append(RowProblem("params", f"{len(params)} parameters: a job takes at most {MAX_PARAMS}"))
             params = {}
         flat = {**fields, **{f"{PARAM}{name}": value for name, value in params.items()}}
         faults += [
-            Fault(name, f"{shown(value)}: must be a text")
+            RowProblem(name, f"{shown(value)}: must be a text")
             for name, value in flat.items()
             if not isinstance(value, Scalar)
         ]
@@ -164,9 +164,9 @@ class _Reader:
             faults = [] if name in COLUMNS else list(param_faults({name.removeprefix(PARAM): ""}, "matrix."))
             if name in ("key", "after"):
                 reason = f"cannot be swept: give {name} as a template such as '{{RUNDATE}}'"
-                faults = [Fault(f"matrix.{name}", reason)]
+                faults = [RowProblem(f"matrix.{name}", reason)]
             if name in axes:
-                faults = [Fault(f"matrix.{written}", "is given twice, by itself and as param.NAME: keep one")]
+                faults = [RowProblem(f"matrix.{written}", "is given twice, by itself and as param.NAME: keep one")]
             for fault in faults:
                 self._problem(value.line, fault.column, fault.reason)
             axes[name] = None if faults else self._axis(written, value)
@@ -190,7 +190,7 @@ class _Reader:
 class _Sweep:
     """One job over every combination of its axes."""
 
-    def __init__(self, file: str, number: int, job: _Job, maker: RequestMaker) -> None:
+    def __init__(self, file: str, number: int, job: _JobEntry, maker: RequestMaker) -> None:
         self._file = file
         self._number = number
         self._job = job
@@ -237,7 +237,7 @@ class _Sweep:
 
     def _refuse_axes_that_are_set(self) -> None:
         faults = [
-            Fault(name, "is swept here but also set for all rows: every value would start the same job")
+            RowProblem(name, "is swept here but also set for all rows: every value would start the same job")
             for name in self._names
             if name.startswith(PARAM) and name[len(PARAM) :] in self._maker.params
         ]
@@ -254,7 +254,7 @@ class _Sweep:
             name = str(parts[index])
             if name not in positions:
                 known = ", ".join(f"{{{axis.removeprefix(PARAM)}}}" for axis in self._names[:MAX_FAULTS])
-                raise RowError(Fault(column, f"{shown(f'{{{name}}}')}: is not swept; known are {known}"))
+                raise RowError(RowProblem(column, f"{shown(f'{{{name}}}')}: is not swept; known are {known}"))
             parts[index] = positions[name]
         return parts
 
@@ -270,7 +270,7 @@ class _Sweep:
         swept = dict(zip(self._names, values, strict=False))
         problems = []
         for column, reason in error.faults:
-            place: Scalar | Axis | _After | _Job = self._job
+            place: Scalar | Axis | _AfterKeys | _JobEntry = self._job
             if column == "after":
                 place = self._job.after or self._job
             elif column is not None:
@@ -280,16 +280,16 @@ class _Sweep:
         return ManifestError(problems)
 
 
-def _after(node: Node | None, faults: list[Fault]) -> _After | None:
+def _after(node: Node | None, faults: list[RowProblem]) -> _AfterKeys | None:
     """Take an `after` apart; a list that is empty says that there is none."""
     if isinstance(node, Scalar):
-        return _After(split_keys(node.text or ""), node.line)
+        return _AfterKeys(split_keys(node.text or ""), node.line)
     if isinstance(node, List):
         texts = [item.text for item in node.items if isinstance(item, Scalar) and item.text]
         if len(texts) == len(node.items):
-            return _After(texts, node.line)
+            return _AfterKeys(texts, node.line)
     if node is not None:
-        faults.append(Fault("after", "must be a text of keys with ; between them, or a list of keys"))
+        faults.append(RowProblem("after", "must be a text of keys with ; between them, or a list of keys"))
     return None
 
 

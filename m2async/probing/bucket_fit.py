@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import linear_regression, median
 from typing import NamedTuple
 
-from m2async.probing.record import Call, Verdict
+from m2async.probing.record import Call, QuotaVerdict
 
 _ROUNDING = 1e-6  # of a token
 
@@ -40,15 +40,15 @@ def arrivals(calls: Iterable[Call], *, by_answer: bool) -> list[Arrival]:
     bucket is in it.
     """
     return sorted(
-        Arrival(call.answered if by_answer else call.sent, call.verdict is Verdict.ACCEPTED)
+        Arrival(call.answered if by_answer else call.sent, call.verdict is QuotaVerdict.ACCEPTED)
         for call in calls
-        if call.answered is not None and call.verdict in {Verdict.ACCEPTED, Verdict.THROTTLED}
+        if call.answered is not None and call.verdict in {QuotaVerdict.ACCEPTED, QuotaVerdict.THROTTLED}
     )
 
 
 def is_told_by_answers(calls: Iterable[Call]) -> bool:
     """Whether accepted calls are answered as fast as throttled ones, within a millisecond or half as long again."""
-    latencies: dict[Verdict | None, list[float]] = {Verdict.ACCEPTED: [], Verdict.THROTTLED: []}
+    latencies: dict[QuotaVerdict | None, list[float]] = {QuotaVerdict.ACCEPTED: [], QuotaVerdict.THROTTLED: []}
     for call in calls:
         if call.answered is not None and call.verdict in latencies:
             latencies[call.verdict].append(call.answered - call.sent)

@@ -9,7 +9,7 @@ import msgspec
 
 from m2async.figures import LatencyFigures
 
-Profile = Literal["ramp", "constant", "steps"]
+LoadProfile = Literal["ramp", "constant", "steps"]
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     unknown: int
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class RateStep(msgspec.Struct, frozen=True, kw_only=True):
     """One step of the profiles "steps" and "constant": `rate` calls a second were offered for `seconds`."""
 
     rate: float
@@ -85,7 +85,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     notes: sentences for the reader, the most important first.
     """
 
-    profile: Profile
+    profile: LoadProfile
     endpoint_url: str
     application_id: str
     job: str
@@ -111,7 +111,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     timeline: tuple[Span, ...]
     latency: LatencyFigures | None
     latency_curve: tuple[tuple[float, float], ...]
-    steps: tuple[Step, ...]
+    steps: tuple[RateStep, ...]
     late: float
     run: str | None
     started: tuple[str, ...]

@@ -20,7 +20,7 @@ from m2async.probing.bucket_fit import (
     mismatched,
     saturated,
 )
-from m2async.probing.record import Call, Done, Kind, Record, Stretch, Verdict
+from m2async.probing.record import Call, CallStretch, QuotaVerdict, Record, SentStretch, StretchKind
 
 FIRST_RATE = 10.0
 """Calls a second with which a ramp begins; it doubles each second."""
@@ -62,10 +62,10 @@ class Plan(ABC):
     profile: Literal["ramp", "constant", "steps"]
 
     def __init__(self) -> None:
-        self.done: list[Done] = []
+        self.done: list[SentStretch] = []
 
     @abstractmethod
-    def stretches(self) -> Iterator[Stretch]:
+    def stretches(self) -> Iterator[CallStretch]:
         """Give stretch after stretch; each is made, answered and in `done` before the next is asked for."""
 
     @abstractmethod
@@ -77,7 +77,7 @@ class Plan(ABC):
     def seconds(self) -> float:
         """How long it takes, at most."""
 
-    def _arrivals(self, done: Done) -> list[Arrival]:
+    def _arrivals(self, done: SentStretch) -> list[Arrival]:
         """The calls of a stretch, as they arrived at the quota."""
         return arrivals(done.record.calls, by_answer=is_told_by_answers(done.record.calls))
 
@@ -95,9 +95,9 @@ class Steps(Plan):
     def seconds(self) -> float:
         return self._each * len(self._rates)
 
-    def stretches(self) -> Iterator[Stretch]:
+    def stretches(self) -> Iterator[CallStretch]:
         for rate in self._rates:
-            yield Stretch("step", 0.0, _evenly(rate, self._each), _never, rate)
+            yield CallStretch("step", 0.0, _evenly(rate, self._each), _never, rate)
 
     def estimates(self) -> Estimates:
         """Give the rate where one was offered and throttled: the calls between throttles tell it."""
@@ -130,16 +130,18 @@ class Ramp(Plan):
     def seconds(self) -> float:
         return self._limits.seconds
 
-    def stretches(self) -> Iterator[Stretch]:
+    def stretches(self) -> Iterator[CallStretch]:
         rate = FIRST_RATE
         while rate < self._limits.rate:
-            ramp = Stretch("ramp", 0.0, _doubling(rate, self._limits.rate), _throttled_or_stalled, self._limits.rate)
+            ramp = CallStretch(
+                "ramp", 0.0, _doubling(rate, self._limits.rate), _throttled_or_stalled, self._limits.rate
+            )
             yield ramp
             if not _is_throttled(self._record("ramp")):
                 return
             rate = self._within(1.3 * _offered(self._record("ramp")))
             seconds = min(max(1.0, 2 * _SETTLED / rate), 4.0)
-            yield Stretch("settle", 0.0, _evenly(rate, seconds), _once_accepted(_SETTLED), rate)
+            yield CallStretch("settle", 0.0, _evenly(rate, seconds), _once_accepted(_SETTLED), rate)
             if _is_above_the_quota(self._record("settle")):
                 break
         else:
@@ -156,7 +158,9 @@ class Ramp(Plan):
             return Estimates()
         ramp = self._record("ramp")
         if not (self._of("settle") and _is_above_the_quota(self._record("settle"))):
-            throttles = sum(call.verdict is Verdict.THROTTLED for done in self.done for call in done.record.answers)
+            throttles = sum(
+                call.verdict is QuotaVerdict.THROTTLED for done in self.done for call in done.record.answers
+            )
             overloaded = _offered(ramp) if ramp.calls and _has_stalled(ramp) else None
             return Estimates(overloaded_at=overloaded, throttled_at_any_rate=throttles > 0)
         rate, burst = self._estimated()
@@ -166,7 +170,7 @@ class Ramp(Plan):
 
     # The parts
 
-    def _holds(self) -> Iterator[Stretch]:
+    def _holds(self) -> Iterator[CallStretch]:
         """Keep the bucket empty; where that needs more than was thought, or the rate was not steady, offer more."""
         least = 0.0
         for _ in range(3):
@@ -174,13 +178,13 @@ class Ramp(Plan):
             offered = self._within(max(least, (2.0 if rate.most < 300 else 1.4) * min(rate.most, 2 * rate.value)))
             left = self._limits.seconds - self._elapsed()
             seconds = min(max(_HOLD[0], _HOLD_CALLS / rate.value), _HOLD[1], max(0.1, left - 1))
-            yield Stretch("hold", 0.0, _unevenly(offered, seconds), _is_stalled, offered)
+            yield CallStretch("hold", 0.0, _unevenly(offered, seconds), _is_stalled, offered)
             is_saturated = len(saturated(self._arrivals(self.done[-1]))) > 0.8 * len(self.done[-1].record.calls)
             if is_saturated and not self.estimates().unsteady:  # a stall on the way passes
                 return
             least = 1.5 * offered
 
-    def _flashes(self) -> Iterator[Stretch]:
+    def _flashes(self) -> Iterator[CallStretch]:
         """Let the bucket fill up and empty it, as often as the burst's size and the time allow."""
         calls, began = 0, self._elapsed()
         for number in range(_FLASHES[1]):
@@ -196,7 +200,7 @@ class Ramp(Plan):
             if self._elapsed() + rest + 2 * seconds + held > self._limits.seconds:
                 return
             most = 3 * seconds + (5 / offered if burst.value <= _SMALL else 2.0)  # it may be larger than was thought
-            yield Stretch("flash", rest, _evenly(offered, most), _once_throttled(3), offered)
+            yield CallStretch("flash", rest, _evenly(offered, most), _once_throttled(3), offered)
             calls += len(self.done[-1].record.calls)
             dear = calls > _FLASH_CALLS or size > 50 or self._elapsed() - began > _FLASH_SECONDS
             if number + 1 >= (_FLASHES[0] if dear else _FLASHES[1] if size <= 20 else 2 * _FLASHES[0]):
@@ -261,10 +265,10 @@ class Ramp(Plan):
         latencies = sorted(call.answered - call.sent for call in calls if call.answered is not None)
         return latencies[len(latencies) * 9 // 10] - latencies[len(latencies) // 10] if latencies else math.inf
 
-    def _of(self, *kinds: Kind) -> list[Done]:
+    def _of(self, *kinds: StretchKind) -> list[SentStretch]:
         return [done for done in self.done if done.stretch.kind in kinds]
 
-    def _record(self, kind: Kind) -> Record:
+    def _record(self, kind: StretchKind) -> Record:
         return self._of(kind)[-1].record
 
     def _within(self, rate: float) -> float:
@@ -322,7 +326,7 @@ def _is_throttled(record: Record) -> bool:
 
 
 def _are_throttled(answers: Sequence[Call]) -> bool:
-    return sum(call.verdict is Verdict.THROTTLED for call in answers) >= 3
+    return sum(call.verdict is QuotaVerdict.THROTTLED for call in answers) >= 3
 
 
 def _is_stalled(record: Record, now: float) -> bool:
@@ -350,7 +354,7 @@ def _offered(record: Record) -> float:
 
 def _is_above_the_quota(record: Record) -> bool:
     """Whether so many calls were throttled that it was not by chance."""
-    return sum(call.verdict is Verdict.THROTTLED for call in record.answers) > 0.1 * len(record.answers)
+    return sum(call.verdict is QuotaVerdict.THROTTLED for call in record.answers) > 0.1 * len(record.answers)
 
 
 def _once_accepted(wanted: int) -> Callable[[Record, float], bool]:
@@ -361,8 +365,8 @@ def _once_accepted(wanted: int) -> Callable[[Record, float], bool]:
     def over(record: Record, now: float) -> bool:
         nonlocal accepted, looked, throttled
         for call in record.answers[looked:]:
-            throttled = throttled or call.verdict is Verdict.THROTTLED
-            accepted += throttled and call.verdict is Verdict.ACCEPTED
+            throttled = throttled or call.verdict is QuotaVerdict.THROTTLED
+            accepted += throttled and call.verdict is QuotaVerdict.ACCEPTED
         looked = len(record.answers)
         return accepted >= wanted
 
@@ -374,7 +378,7 @@ def _once_throttled(times: int) -> Callable[[Record, float], bool]:
 
     def over(record: Record, now: float) -> bool:
         nonlocal throttles, looked
-        throttles += sum(call.verdict is Verdict.THROTTLED for call in record.answers[looked:])
+        throttles += sum(call.verdict is QuotaVerdict.THROTTLED for call in record.answers[looked:])
         looked = len(record.answers)
         return throttles >= times
 

@@ -27,7 +27,7 @@ from m2async.following import OF_ALL, Calls, CancelsExecutions, Fate, cancel_exe
 from m2async.ledger import LedgerRow, Run
 from m2async.probing.findings import Findings, NotCancelled
 from m2async.probing.plans import Plan
-from m2async.probing.record import Call, Done, Record, Stretch, Verdict
+from m2async.probing.record import Call, CallStretch, QuotaVerdict, Record, SentStretch
 from m2async.probing.summary import Asked, Setting, Starts, summarize
 from m2async.service import StartBatchJob, StartBatchJobResponse
 
@@ -156,11 +156,11 @@ class Probe:
 
     # Sending
 
-    async def _make(self, stretch: Stretch) -> None:
+    async def _make(self, stretch: CallStretch) -> None:
         """Make the calls of a stretch, and wait for their answers."""
         record, begin = Record(), self.elapsed + stretch.rest
         first = not self._plan.done
-        self._plan.done.append(Done(stretch, record))
+        self._plan.done.append(SentStretch(stretch, record))
         self._over = False
         for offset in stretch.offsets:
             await self._until(begin + offset)
@@ -201,20 +201,20 @@ class Probe:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def _send(self, record: Record, stretch: Stretch, due: float, row: LedgerRow | None) -> None:
+    def _send(self, record: Record, stretch: CallStretch, due: float, row: LedgerRow | None) -> None:
         self.calls += 1
         call = record.sent(due, self.elapsed)
         task = asyncio.get_running_loop().create_task(self._call(record, stretch, call, row))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _call(self, record: Record, stretch: Stretch, call: Call, row: LedgerRow | None) -> None:
+    async def _call(self, record: Record, stretch: CallStretch, call: Call, row: LedgerRow | None) -> None:
         try:
             response = await self._client.start_batch_job(self._request)
         except CallError as error:
             self._failed(record, call, row, error)
         else:
-            record.answered(call, self.elapsed, Verdict.ACCEPTED)
+            record.answered(call, self.elapsed, QuotaVerdict.ACCEPTED)
             self._started(call, row, response)
         if stretch.over(record, self.elapsed):
             self._over = True
@@ -225,10 +225,10 @@ class Probe:
         self._unreached = self._unreached + 1 if isinstance(error, NotSentError) else 0
         if isinstance(error, ThrottlingException):
             self.throttled += 1
-            record.answered(call, now, Verdict.THROTTLED, error.code, (error.quota_code, error.service_code))
+            record.answered(call, now, QuotaVerdict.THROTTLED, error.code, (error.quota_code, error.service_code))
         else:
             refused = isinstance(error, M2ServiceException) and not error.may_have_started
-            record.answered(call, now, Verdict.ACCEPTED if refused else Verdict.UNKNOWN, error.code)
+            record.answered(call, now, QuotaVerdict.ACCEPTED if refused else QuotaVerdict.UNKNOWN, error.code)
             if isinstance(error, OF_ALL) or self._unreached >= min(_UNREACHED, self.calls):
                 self.error = self.error or error
                 self.stop("A call failed as every other would")

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 
-class Verdict(Enum):
+class QuotaVerdict(Enum):
     """What an answer says of the quota."""
 
     ACCEPTED = "accepted"  # the quota let the call pass, whatever came of it then
@@ -23,7 +23,7 @@ class Call(msgspec.Struct, gc=False):
     due: float
     sent: float
     answered: float | None = None
-    verdict: Verdict | None = None
+    verdict: QuotaVerdict | None = None
     code: str | None = None
     quota: tuple[str | None, str | None] = (None, None)
 
@@ -50,7 +50,7 @@ class Record:
         self,
         call: Call,
         now: float,
-        verdict: Verdict,
+        verdict: QuotaVerdict,
         code: str | None = None,
         quota: tuple[str | None, str | None] = (None, None),
     ) -> None:
@@ -59,10 +59,10 @@ class Record:
         self.answers.append(call)
 
 
-Kind = Literal["ramp", "settle", "hold", "flash", "step"]
+StretchKind = Literal["ramp", "settle", "hold", "flash", "step"]
 
 
-class Stretch(NamedTuple):
+class CallStretch(NamedTuple):
     """Calls to be made one after another, whatever becomes of them.
 
     kind: what it is for.
@@ -72,15 +72,15 @@ class Stretch(NamedTuple):
     rate: the rate that it offers, for reports; for a ramp the highest.
     """
 
-    kind: Kind
+    kind: StretchKind
     rest: float
     offsets: Iterable[float]
     over: Callable[[Record, float], bool]
     rate: float
 
 
-class Done(NamedTuple):
+class SentStretch(NamedTuple):
     """A stretch, and the calls that were made in it."""
 
-    stretch: Stretch
+    stretch: CallStretch
     record: Record

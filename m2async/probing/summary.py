@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from m2async.figures import Latencies, LatencyFigures
-from m2async.probing.findings import Findings, NotCancelled, Quota, Span, Step
+from m2async.probing.findings import Findings, NotCancelled, Quota, RateStep, Span
 from m2async.probing.plans import Estimates, Plan
-from m2async.probing.record import Call, Done, Verdict
+from m2async.probing.record import Call, QuotaVerdict, SentStretch
 
 SPANS = 60
 """Spans of a timeline, at most."""
@@ -54,7 +54,7 @@ def summarize(plan: Plan, setting: Setting, starts: Starts, *, ended_by: str | N
     rate, burst = estimates.rate, estimates.burst
     latencies = _latencies(calls)
     sustained = _sustained(calls)
-    throttles = Counter(call.quota for call in calls if call.verdict is Verdict.THROTTLED)
+    throttles = Counter(call.quota for call in calls if call.verdict is QuotaVerdict.THROTTLED)
     return Findings(
         profile=plan.profile,
         endpoint_url=setting.endpoint_url,
@@ -73,11 +73,11 @@ def summarize(plan: Plan, setting: Setting, starts: Starts, *, ended_by: str | N
         use_burst=None if burst is None else max(1, math.floor(_BELOW[1] * burst.value)),
         sustained=_rounded(sustained),
         calls=len(calls),
-        accepted=_count(calls, Verdict.ACCEPTED),
-        throttled=_count(calls, Verdict.THROTTLED),
-        unknown=_count(calls, Verdict.UNKNOWN),
-        refused=_codes(calls, Verdict.ACCEPTED),
-        unknown_codes=_codes(calls, Verdict.UNKNOWN),
+        accepted=_count(calls, QuotaVerdict.ACCEPTED),
+        throttled=_count(calls, QuotaVerdict.THROTTLED),
+        unknown=_count(calls, QuotaVerdict.UNKNOWN),
+        refused=_codes(calls, QuotaVerdict.ACCEPTED),
+        unknown_codes=_codes(calls, QuotaVerdict.UNKNOWN),
         quotas=tuple(
             Quota(quota_code=code, service_code=service, calls=count)
             for (code, service), count in throttles.most_common()
@@ -101,7 +101,7 @@ def timeline(calls: Sequence[Call]) -> Sequence[Span]:
     """Cut the calls' time into spans of equal length, so many that a chart can show them."""
     end = max((max(call.due, call.sent) for call in calls), default=0.0)
     length = next((seconds for seconds in _SPAN_SECONDS if end < SPANS * seconds), end / (SPANS - 1))
-    due, counts = Counter(int(call.due / length) for call in calls), Counter[tuple[int, Verdict | None]]()
+    due, counts = Counter(int(call.due / length) for call in calls), Counter[tuple[int, QuotaVerdict | None]]()
     for call in calls:
         counts[int(call.sent / length), call.verdict] += 1
     return [
@@ -109,10 +109,10 @@ def timeline(calls: Sequence[Call]) -> Sequence[Span]:
             begin=round(number * length, 6),
             end=round((number + 1) * length, 6),
             due=due[number],
-            sent=sum(counts[number, verdict] for verdict in (*Verdict, None)),
-            accepted=counts[number, Verdict.ACCEPTED],
-            throttled=counts[number, Verdict.THROTTLED],
-            unknown=counts[number, Verdict.UNKNOWN],
+            sent=sum(counts[number, verdict] for verdict in (*QuotaVerdict, None)),
+            accepted=counts[number, QuotaVerdict.ACCEPTED],
+            throttled=counts[number, QuotaVerdict.THROTTLED],
+            unknown=counts[number, QuotaVerdict.UNKNOWN],
         )
         for number in range(int(end / length) + 1 if calls else 0)
     ]
@@ -121,8 +121,8 @@ def timeline(calls: Sequence[Call]) -> Sequence[Span]:
 def _notes(
     plan: Plan, calls: Sequence[Call], estimates: Estimates, setting: Setting, sustained: float, ended_by: str | None
 ) -> Iterable[str]:
-    throttled = _count(calls, Verdict.THROTTLED)
-    refused = _codes(calls, Verdict.ACCEPTED)
+    throttled = _count(calls, QuotaVerdict.THROTTLED)
+    refused = _codes(calls, QuotaVerdict.ACCEPTED)
     if ended_by is not None:
         yield f"{ended_by}: what is said here was found before."
     if estimates.overloaded_at is not None:
@@ -153,7 +153,7 @@ def _notes(
             "exist. This endpoint is on loopback, so that it is taken for a stand-in, and the ids for no jobs."
         )
     yield from _on_validation(setting, throttled, refused)
-    if unknown := _count(calls, Verdict.UNKNOWN):
+    if unknown := _count(calls, QuotaVerdict.UNKNOWN):
         yield f"{unknown:,} calls have no answer that says whether they counted; the rate takes them for not counted."
     late = max((call.sent - call.due for call in calls), default=0.0)
     if late >= _LATE:
@@ -184,16 +184,16 @@ def _on_validation(setting: Setting, throttled: int, refused: dict[str, int]) ->
         )
 
 
-def _step(done: Done) -> Step:
+def _step(done: SentStretch) -> RateStep:
     calls = done.record.calls
     offered = calls[-1].due - calls[0].due if len(calls) > 1 else 0.0
-    return Step(
+    return RateStep(
         rate=done.stretch.rate,
         seconds=_rounded(offered + 1 / done.stretch.rate),
         calls=len(calls),
-        accepted=_count(calls, Verdict.ACCEPTED),
-        throttled=_count(calls, Verdict.THROTTLED),
-        unknown=_count(calls, Verdict.UNKNOWN),
+        accepted=_count(calls, QuotaVerdict.ACCEPTED),
+        throttled=_count(calls, QuotaVerdict.THROTTLED),
+        unknown=_count(calls, QuotaVerdict.UNKNOWN),
         latency=_figures(calls),
     )
 
@@ -213,7 +213,7 @@ def _figures(calls: Iterable[Call]) -> LatencyFigures | None:
 
 def _sustained(calls: Sequence[Call]) -> float:
     """The highest rate of accepted calls over a second or a little more; 0 of a probe that is shorter."""
-    times = sorted(call.sent for call in calls if call.verdict is Verdict.ACCEPTED)
+    times = sorted(call.sent for call in calls if call.verdict is QuotaVerdict.ACCEPTED)
     best, first = 0.0, 0
     for number, at in enumerate(times):
         while at - times[first] >= 1:
@@ -222,12 +222,12 @@ def _sustained(calls: Sequence[Call]) -> float:
     return best
 
 
-def _codes(calls: Iterable[Call], verdict: Verdict) -> dict[str, int]:
+def _codes(calls: Iterable[Call], verdict: QuotaVerdict) -> dict[str, int]:
     codes = Counter(call.code for call in calls if call.verdict is verdict and call.code is not None)
     return dict(codes.most_common())
 
 
-def _count(calls: Iterable[Call], verdict: Verdict) -> int:
+def _count(calls: Iterable[Call], verdict: QuotaVerdict) -> int:
     return sum(call.verdict is verdict for call in calls)
 
 

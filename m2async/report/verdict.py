@@ -11,7 +11,7 @@ from m2async.ledger import RowState
 from m2async.pages import plural, seconds
 from m2async.service import Result
 
-Kind = Literal["good", "bad", "unsure", "open"]
+Tone = Literal["good", "bad", "unsure", "open"]
 
 
 class Attention(NamedTuple):
@@ -25,22 +25,22 @@ class Attention(NamedTuple):
     command: str = ""
 
 
-class Verdict(NamedTuple):
+class RunVerdict(NamedTuple):
     """The run in a headline and a sentence."""
 
-    kind: Kind
+    kind: Tone
     headline: str
     sentence: str
     attention: tuple[Attention, ...]
 
 
-def verdict(figures: RunFigures, jobs: JobFigures) -> Verdict:
+def verdict(figures: RunFigures, jobs: JobFigures) -> RunVerdict:
     """Sum a run up."""
     kind, headline = _headline(figures)
-    return Verdict(kind, headline, " ".join(_sentences(figures)), tuple(_attention(figures, jobs)))
+    return RunVerdict(kind, headline, " ".join(_sentences(figures)), tuple(_attention(figures, jobs)))
 
 
-def _headline(figures: RunFigures) -> tuple[Kind, str]:
+def _headline(figures: RunFigures) -> tuple[Tone, str]:
     counts, results, rows = figures.counts, figures.results, figures.info.rows
     all_jobs = "The job was" if rows == 1 else f"All {rows:,} jobs were"
     match figures.phase:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from m2async.errors import CallError
 from m2async.pacing import Circuit
-from m2async.submitting.intake import Job
+from m2async.submitting.intake import Submission
 
 
 class Circuits:
@@ -17,16 +17,21 @@ class Circuits:
     Arguments:
         hold: seconds that an application may refuse its jobs until they are given up.
         probe: seconds until the first probe; each further one comes after twice as long.
-        go_on: is given each job that may be sent again.
+        requeue: is given each job that may be sent again.
         give_up: is given each job that waited for nothing, and what its application answers.
     """
 
     def __init__(
-        self, *, hold: float, probe: float, go_on: Callable[[Job], None], give_up: Callable[[Job, CallError], None]
+        self,
+        *,
+        hold: float,
+        probe: float,
+        requeue: Callable[[Submission], None],
+        give_up: Callable[[Submission, CallError], None],
     ) -> None:
         self._hold = hold
         self._probe = probe
-        self._go_on = go_on
+        self._requeue = requeue
         self._give_up = give_up
         self._open: dict[str, _Open] = {}
         self._paused = False
@@ -36,7 +41,7 @@ class Circuits:
         """The applications that are not called at present: what they answer, and how many jobs wait."""
         return {application: (one.error, len(one.jobs)) for application, one in self._open.items()}
 
-    def admit(self, job: Job) -> bool:
+    def admit(self, job: Submission) -> bool:
         """Whether a job may be sent now; else it is held, or given up."""
         one = self._open.get(job.request.application_id)
         if one is None or one.circuit.try_admit(_now()):
@@ -44,7 +49,7 @@ class Circuits:
         self._keep(one, job)
         return False
 
-    def refused(self, job: Job, error: CallError) -> None:
+    def refused(self, job: Submission, error: CallError) -> None:
         """Hold a job that its application refused because it does not run, and those that come after it."""
         application = job.request.application_id
         one = self._open.get(application)
@@ -54,7 +59,7 @@ class Circuits:
         one.circuit.refused(error.code, job.admitted_at, _now())
         self._keep(one, job)
 
-    def answered(self, job: Job) -> None:
+    def answered(self, job: Submission) -> None:
         """Take note that an application took a job, or had something else against it."""
         one = self._open.get(job.request.application_id)
         if one is None:
@@ -63,9 +68,9 @@ class Circuits:
         if one.circuit.reason is None:
             del self._open[job.request.application_id]
             for held in one.take_all():
-                self._go_on(held)
+                self._requeue(held)
 
-    def unanswered(self, job: Job) -> None:
+    def unanswered(self, job: Submission) -> None:
         """Take note that nobody knows what an application answered."""
         one = self._open.get(job.request.application_id)
         if one is not None:
@@ -73,12 +78,12 @@ class Circuits:
             self._set_timer(one)
 
     def pause(self) -> None:
-        """Give up nothing, and let no probe go, until `resume`."""
+        """Give up nothing, and let no probe go, until `unpause`."""
         self._paused = True
         for one in self._open.values():
             one.stop_timer()
 
-    def resume(self) -> None:
+    def unpause(self) -> None:
         """Go on after a pause; what is held is held anew."""
         if self._paused:
             self._paused = False
@@ -86,11 +91,11 @@ class Circuits:
                 one.hold_until = _now() + self._hold
                 self._set_timer(one)
 
-    def take_all(self) -> list[Job]:
+    def take_all(self) -> list[Submission]:
         """Give back all that wait, and wait for nothing more."""
         return [job for one in self._open.values() for job in one.take_all()]
 
-    def _keep(self, one: _Open, job: Job) -> None:
+    def _keep(self, one: _Open, job: Submission) -> None:
         if _now() >= one.hold_until and not self._paused:
             self._give_up(job, one.error)
             return
@@ -111,7 +116,7 @@ class Circuits:
             for job in one.take_all():
                 self._give_up(job, one.error)
         elif one.circuit.retry_at <= _now():
-            self._go_on(one.jobs.popleft())  # as the probe
+            self._requeue(one.jobs.popleft())  # as the probe
         self._set_timer(one)
 
 
@@ -122,7 +127,7 @@ class _Open:
         self.circuit = circuit
         self.error = error
         self.hold_until = hold_until
-        self.jobs: deque[Job] = deque()
+        self.jobs: deque[Submission] = deque()
         self.timer: asyncio.TimerHandle | None = None
 
     def stop_timer(self) -> None:
@@ -130,7 +135,7 @@ class _Open:
             self.timer.cancel()
             self.timer = None
 
-    def take_all(self) -> list[Job]:
+    def take_all(self) -> list[Submission]:
         self.stop_timer()
         jobs = list(self.jobs)
         self.jobs.clear()

@@ -12,8 +12,8 @@ from m2async.certainty import Ambiguous, Decision, ListsExecutions, Margins, Row
 from m2async.clock import steady_time
 from m2async.errors import CallError
 from m2async.ledger import Ledger
-from m2async.service import Job as BatchJob
-from m2async.submitting.intake import Job
+from m2async.service import Job
+from m2async.submitting.intake import Submission
 
 _ECHOES = 1_000
 """How many executions whose job is known are kept to compare the list with."""
@@ -36,7 +36,7 @@ class Doubts:
         run_id: int,
         *,
         settle: float,
-        decided: Callable[[Sequence[tuple[Job, Decision]]], Awaitable[None]],
+        decided: Callable[[Sequence[tuple[Submission, Decision]]], Awaitable[None]],
         failed: Callable[[str, CallError], None],
         clock: Callable[[], float] = steady_time,
     ) -> None:
@@ -48,22 +48,22 @@ class Doubts:
         self._decided = decided
         self._failed = failed
         self._clock = clock
-        self._parked: deque[tuple[float, Job]] = deque()  # with the time from when on each can be decided
-        self._looked_for: dict[Job, None] = {}
+        self._parked: deque[tuple[float, Submission]] = deque()  # with the time from when on each can be decided
+        self._looked_for: dict[Submission, None] = {}
         self._arrived = asyncio.Event()
         # the latest executions, and as what they were started
-        self._echoes: deque[tuple[str, BatchJob]] = deque(maxlen=_ECHOES)
+        self._echoes: deque[tuple[str, Job]] = deque(maxlen=_ECHOES)
 
-    def started(self, execution_id: str, job: BatchJob) -> None:
+    def started(self, execution_id: str, job: Job) -> None:
         """Take note of an execution whose job is known: the list is compared with it."""
         self._echoes.append((execution_id, job))
 
-    def park(self, job: Job) -> None:
+    def park(self, job: Submission) -> None:
         """Set a job aside whose attempt has just ended, or had ended before this process began."""
         self._parked.append((self._clock() + self._settle, job))
         self._arrived.set()
 
-    def take_all(self) -> list[Job]:
+    def take_all(self) -> list[Submission]:
         """Give back the jobs that are set aside: they are not looked for any more."""
         jobs = [*self._looked_for, *(job for _, job in self._parked)]
         self._looked_for.clear()
@@ -78,7 +78,7 @@ class Doubts:
                 await self._arrived.wait()
             due, _ = self._parked[0]
             await anyio.sleep(max(0.0, due - self._clock()))
-            jobs_of: dict[str, list[Job]] = defaultdict(list)
+            jobs_of: dict[str, list[Submission]] = defaultdict(list)
             while self._parked and self._parked[0][0] <= self._clock():
                 _, job = self._parked.popleft()
                 self._looked_for[job] = None
@@ -86,7 +86,7 @@ class Doubts:
             for application_id, jobs in jobs_of.items():
                 await self._decide(application_id, jobs)
 
-    async def _decide(self, application_id: str, jobs: list[Job]) -> None:
+    async def _decide(self, application_id: str, jobs: list[Submission]) -> None:
         """Look for the jobs of one application; what cannot be told yet is set aside once more."""
         rows = {(self._run_id, job.row.number): job for job in jobs if job.row is not None}
         decisions: dict[RowId, Decision] = {}
@@ -102,7 +102,7 @@ class Doubts:
             )
         except CallError as error:  # such as a throttled list: the next round asks again
             self._failed(application_id, error)
-        decided: list[tuple[Job, Decision]] = []
+        decided: list[tuple[Submission, Decision]] = []
         for row, job in rows.items():
             decision = decisions.get(row, Ambiguous((), surely_started=False))
             job.reconciled += 1

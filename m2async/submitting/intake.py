@@ -44,7 +44,7 @@ class Results(Protocol):
         """Take note that the job cannot be sent as it is."""
 
 
-class Job:
+class Submission:
     """A request on its way, and what its attempts have shown so far."""
 
     __slots__ = (
@@ -122,7 +122,7 @@ class SubmittedJobs:
         requests: Iterable[Request] | AsyncIterable[Request],
         *,
         ahead: int,
-        put: Callable[[Job], None],
+        put: Callable[[Submission], None],
         spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
         stop_error: Callable[[], SubmissionStoppedError],
     ) -> None:
@@ -194,7 +194,7 @@ class SubmittedJobs:
                 async with contextlib.aclosing(_numbered(self._requests)) as requests:
                     await self._room.acquire()
                     async for key, request, row in requests:
-                        self._put(Job(key, request, self, row))
+                        self._put(Submission(key, request, self, row))
                         self._open += 1
                         await self._room.acquire()
         except asyncio.CancelledError:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 
-from m2async.submitting.intake import Job
+from m2async.submitting.intake import Submission
 
 
 class Lanes:
     """Lets at most one job of a lane go on; the others wait in it, first come, first served."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Hashable, deque[Job]] = {}
+        self._waiting: dict[Hashable, deque[Submission]] = {}
 
-    def enter(self, job: Job) -> bool:
+    def enter(self, job: Submission) -> bool:
         """Whether a job may go on now; else it waits until `leave` gives it back."""
         lane = (job.request.application_id, job.request.job)
         if lane in self._waiting and not job.in_lane:
@@ -24,7 +24,7 @@ class Lanes:
         job.in_lane = True
         return True
 
-    def leave(self, job: Job) -> Job | None:
+    def leave(self, job: Submission) -> Submission | None:
         """Take note that a job has ended; gives the next of its lane, which may go on."""
         lane = (job.request.application_id, job.request.job)
         waiting = self._waiting.get(lane)
@@ -35,7 +35,7 @@ class Lanes:
         following.in_lane = True
         return following
 
-    def take_all(self) -> list[Job]:
+    def take_all(self) -> list[Submission]:
         """Give back all that wait."""
         jobs = [job for lane in self._waiting.values() for job in lane]
         self._waiting.clear()

@@ -49,7 +49,7 @@ class Report(NamedTuple):
     notes: list[str]
 
 
-class Wanted:
+class NamedJobs:
     """What rows name: each application and job once, with the key of the first row that names it."""
 
     def __init__(self) -> None:
@@ -76,14 +76,14 @@ class Wanted:
             jobs[request.job] = key
 
 
-async def preflight(client: M2Client, wanted: Wanted) -> Report:
+async def preflight(client: M2Client, wanted: NamedJobs) -> Report:
     """Look up every application, and the definitions of each once."""
     reports: dict[str, Report] = {}
     limit = anyio.CapacityLimiter(_CALLS_AT_ONCE)
 
     async def look(application_id: str) -> None:
         async with limit:
-            reports[application_id] = await _Look(client, application_id).report(wanted)
+            reports[application_id] = await _ApplicationCheck(client, application_id).report(wanted)
 
     async with anyio.create_task_group() as tasks:
         for application_id in wanted.jobs_of:
@@ -96,7 +96,7 @@ async def preflight(client: M2Client, wanted: Wanted) -> Report:
     )
 
 
-class _Look:
+class _ApplicationCheck:
     """Looks at one application; a call that fails leaves a warning, and its question open."""
 
     def __init__(self, client: M2Client, application_id: str) -> None:
@@ -104,7 +104,7 @@ class _Look:
         self._id = application_id
         self._warnings: list[str] = []
 
-    async def report(self, wanted: Wanted) -> Report:
+    async def report(self, wanted: NamedJobs) -> Report:
         """Give all that is to be said of it."""
         jobs, findings, notes = wanted.jobs_of[self._id], list[Finding](), list[str]()
         try:

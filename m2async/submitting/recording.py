@@ -14,7 +14,7 @@ from m2async.clock import steady_time
 from m2async.errors import CallError, M2ServiceException
 from m2async.ledger import LedgerRow, RowState, Run
 from m2async.service import StartBatchJobResponse
-from m2async.submitting.intake import Job
+from m2async.submitting.intake import Submission
 from m2async.submitting.outcomes import Outcome, Rejected, Started, Unknown
 
 
@@ -25,19 +25,19 @@ class Recording:
         self._run = run
         self._clock = clock
 
-    async def enter(self, job: Job) -> None:
+    async def enter(self, job: Submission) -> None:
         """See that the job has its row, as it stands in the ledger."""
         if self._run is not None and job.row is None:
             job.row = await self._run.add(job.key, job.request)
             job.attempts = job.row.attempts
 
-    def intend(self, job: Job) -> Awaitable[None]:
+    def intend(self, job: Submission) -> Awaitable[None]:
         """Write that the job's next attempt will be sent, before its first byte is."""
         if self._run is None or job.row is None:
             return _done()
         return self._run.intend(job.row.number, job.attempts, self._clock(), resend=job.in_doubt is not None)
 
-    def not_sent(self, job: Job) -> Awaitable[None]:
+    def not_sent(self, job: Submission) -> Awaitable[None]:
         """Write that an attempt was intended and not sent."""
         if self._run is None or job.row is None:
             return _done()
@@ -45,12 +45,12 @@ class Recording:
             job.row.number, job.attempts, "NotSentError", "the submitter stopped before it was sent"
         )
 
-    def started(self, job: Job, response: StartBatchJobResponse) -> None:
+    def started(self, job: Submission, response: StartBatchJobResponse) -> None:
         """Write the service's answer; `job.written` ends once it is durable."""
         if self._run is not None and job.row is not None:
             job.written = self._run.started(job.row.number, job.attempts, response.execution_id, response.request_id)
 
-    def failed(self, job: Job, error: CallError, *, again: bool) -> Awaitable[None]:
+    def failed(self, job: Submission, error: CallError, *, again: bool) -> Awaitable[None]:
         """Write how an attempt failed; `again` says that the job, surely not started, may be tried again."""
         if self._run is None or job.row is None:
             return _done()
@@ -58,18 +58,18 @@ class Recording:
         request_id = error.request_id if isinstance(error, M2ServiceException) else None
         return write(job.row.number, job.attempts, error.code, error.message, request_id)
 
-    async def again(self, job: Job) -> None:
+    async def again(self, job: Submission) -> None:
         """Let a rejected row be tried again."""
         assert self._run is not None  # noqa: S101 - it has a row
         assert job.row is not None  # noqa: S101
         await self._run.retry(job.row.number, job.attempts, "submitted again")
 
-    def give_up(self, job: Job) -> None:
+    def give_up(self, job: Submission) -> None:
         """Write that the job, surely not started, was tried often enough; `job.written` ends once it is durable."""
         if self._run is not None and job.row is not None:
             job.written = self._run.give_up(job.row.number, job.attempts, "tried often enough")
 
-    def decided(self, job: Job, decision: Decision) -> Awaitable[None]:
+    def decided(self, job: Submission, decision: Decision) -> Awaitable[None]:
         """Write what was found out about the job's attempts in doubt."""
         assert self._run is not None  # noqa: S101 - only a ledger's row is looked for
         assert job.row is not None  # noqa: S101
@@ -120,7 +120,7 @@ def outcome_of(row: LedgerRow) -> Outcome:
     return Rejected(key=row.key, request=row.request, attempts=row.attempts, error=error)
 
 
-class _Done:
+class _Completed:
     """An awaitable that is done."""
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -128,7 +128,7 @@ class _Done:
         yield
 
 
-_DONE = _Done()
+_DONE = _Completed()
 
 
 def _done() -> Awaitable[None]:

@@ -7,30 +7,30 @@ from collections import deque
 from collections.abc import Callable
 
 from m2async.pacing import Pacer, RetryBudget
-from m2async.submitting.intake import Job
+from m2async.submitting.intake import Submission
 
 
 class Resends:
-    """Keeps jobs until they may be sent again; `go_on` is given each of them then.
+    """Keeps jobs until they may be sent again; `requeue` is given each of them then.
 
     `rate` tells how fast calls are paced, in calls a second.
     """
 
-    def __init__(self, go_on: Callable[[Job], None], rate: Callable[[], float | None]) -> None:
-        self._go_on = go_on
+    def __init__(self, requeue: Callable[[Submission], None], rate: Callable[[], float | None]) -> None:
+        self._requeue = requeue
         self._rate = rate
-        self._timers: dict[Job, asyncio.TimerHandle] = {}
-        self._line: deque[Job] = deque()
+        self._timers: dict[Submission, asyncio.TimerHandle] = {}
+        self._line: deque[Submission] = deque()
         self._successes = 0  # that the budget was not told of yet
         self._arrived = asyncio.Event()
         self._budget = RetryBudget()
         self._pacer = Pacer(self._budget)
 
-    def after(self, seconds: float, job: Job, *, by_budget: bool) -> None:
+    def after(self, seconds: float, job: Submission, *, by_budget: bool) -> None:
         """Let a job wait; with `by_budget` it then gets into the line for the budget."""
         self._timers[job] = asyncio.get_running_loop().call_later(seconds, self._due, job, by_budget)
 
-    def by_budget(self, job: Job) -> None:
+    def by_budget(self, job: Submission) -> None:
         """Put a job into the line for the budget."""
         job.set_aside()
         self._line.append(job)
@@ -40,7 +40,7 @@ class Resends:
         """Take note of a call that succeeded: it earns a part of a resend."""
         self._successes += 1
 
-    def take_all(self) -> list[Job]:
+    def take_all(self) -> list[Submission]:
         """Give back all that wait."""
         for timer in self._timers.values():
             timer.cancel()
@@ -61,11 +61,11 @@ class Resends:
             self._successes = 0
             await self._pacer.acquire()
             if self._line:
-                self._go_on(self._line.popleft())
+                self._requeue(self._line.popleft())
 
-    def _due(self, job: Job, by_budget: bool) -> None:
+    def _due(self, job: Submission, by_budget: bool) -> None:
         del self._timers[job]
         if by_budget:
             self.by_budget(job)
         else:
-            self._go_on(job)
+            self._requeue(job)

@@ -14,7 +14,7 @@ _SHOWN = 4
 """How many rows of the way to a held one are named: what failed, and those next to the held one."""
 
 
-class _Hold(NamedTuple):
+class _HeldRow(NamedTuple):
     """Why a row is held: the row that failed, why it did, and the row in between that is held as well, if any."""
 
     failed: str
@@ -49,7 +49,7 @@ class Schedule:
         self._doubtful: set[str] = set()  # those of them that may not be
         self._started: set[str] = set()  # of those that come after others
         self._backlog = 0
-        self._holds: dict[str, _Hold] = {}
+        self._holds: dict[str, _HeldRow] = {}
 
     # What is told
 
@@ -158,6 +158,6 @@ class Schedule:
             earlier, steps = behind.popleft()
             for later in self._later.get(earlier, ()):
                 if later not in self._holds and later not in self._started:
-                    self._holds[later] = _Hold(key, why, earlier, steps)
+                    self._holds[later] = _HeldRow(key, why, earlier, steps)
                     self._waiting.pop(later, None)
                     behind.append((later, steps + 1))

@@ -56,7 +56,7 @@ from m2async.pacing import AdaptiveRate, Flow, Pacer, TokenBucket
 from m2async.service import StartBatchJob, StartBatchJobResponse
 from m2async.submitting.circuits import Circuits
 from m2async.submitting.doubts import Doubts
-from m2async.submitting.intake import Caller, Job, Request, SubmittedJobs
+from m2async.submitting.intake import Caller, Request, Submission, SubmittedJobs
 from m2async.submitting.lanes import Lanes
 from m2async.submitting.outcomes import Outcome, Rejected, Started, Unknown
 from m2async.submitting.pause import Pause
@@ -160,11 +160,11 @@ class Submitter:
         self._recording = Recording(None)
         self._doubts: Doubts | None = None
         self._pause = Pause()
-        self._resends = Resends(self._go_on, lambda: self.rate)
+        self._resends = Resends(self._requeue, lambda: self.rate)
         self._circuits = Circuits(
-            hold=self._policy.hold, probe=self._policy.probe, go_on=self._go_on, give_up=self._give_up
+            hold=self._policy.hold, probe=self._policy.probe, requeue=self._requeue, give_up=self._give_up
         )
-        self._queue: asyncio.Queue[Job] = asyncio.Queue()
+        self._queue: asyncio.Queue[Submission] = asyncio.Queue()
         self._tasks: TaskGroup | None = None
         self._calls_under_way: set[anyio.CancelScope] = set()
         self._being_written: set[asyncio.Future[None]] = set()
@@ -205,7 +205,7 @@ class Submitter:
         if key is None and self._ledger is not None:
             raise ValueError("with a ledger, a job needs a key: it is what tells a repetition from another job")
         caller = Caller()
-        self._put(Job(request.job.name if key is None else key, request, caller))
+        self._put(Submission(request.job.name if key is None else key, request, caller))
         return await caller.outcome
 
     def submit_many(self, requests: Iterable[Request] | AsyncIterable[Request]) -> SubmittedJobs:
@@ -243,17 +243,17 @@ class Submitter:
             self._pacer.set_rate(rate, burst)
 
     def pause(self) -> None:
-        """Send nothing more for now; calls under way are answered. `go_on` ends the pause.
+        """Send nothing more for now; calls under way are answered. `unpause` ends the pause.
 
         No job is given up meanwhile; applications that are held are held anew when it ends.
         """
         self._pause.begin()
         self._circuits.pause()
 
-    def go_on(self) -> None:
+    def unpause(self) -> None:
         """End a pause."""
         self._pause.end()
-        self._circuits.resume()
+        self._circuits.unpause()
 
     @property
     def rate(self) -> float | None:
@@ -278,11 +278,11 @@ class Submitter:
 
     # A job's way
 
-    def _put(self, job: Job) -> None:
+    def _put(self, job: Submission) -> None:
         self._check_open()
         self._queue.put_nowait(job)
 
-    def _go_on(self, job: Job) -> None:
+    def _requeue(self, job: Submission) -> None:
         """Let a job that was set aside go on."""
         if self._ended_by is None:
             self._queue.put_nowait(job)
@@ -305,14 +305,14 @@ class Submitter:
                     job.failed(error)
                     self._leave_lane(job)
 
-    def _interrupted(self, job: Job) -> None:
+    def _interrupted(self, job: Submission) -> None:
         """End a job that waited for its first or next attempt, or to be found, when the submitter ended."""
         if job.in_doubt is None:
             job.stopped(self._stop_error())
         else:
             job.ended(self._unknown(job, job.in_doubt))
 
-    async def _take_on(self, job: Job, scope: anyio.CancelScope) -> None:
+    async def _take_on(self, job: Submission, scope: anyio.CancelScope) -> None:
         """Take a job to its outcome, or as far as it goes at present."""
         if self._lanes is not None and not self._lanes.enter(job):
             return
@@ -339,7 +339,7 @@ class Submitter:
         if outcome is not None:
             self._end_job(job, outcome)
 
-    async def _enter(self, job: Job) -> Outcome | None:
+    async def _enter(self, job: Submission) -> Outcome | None:
         """See what the ledger knows of a job from an earlier run of the program: one that is started is not sent."""
         try:
             if job.row is None:
@@ -356,7 +356,7 @@ class Submitter:
             job.in_doubt = remembered(row)
         return outcome_of(row) if row.state is RowState.STARTED else None
 
-    def _end_job(self, job: Job, outcome: Outcome) -> None:
+    def _end_job(self, job: Submission, outcome: Outcome) -> None:
         """Give a job its outcome once that is durable; the worker goes on meanwhile."""
         self._leave_lane(job)
         written = job.written
@@ -368,19 +368,19 @@ class Submitter:
             self._being_written.add(written)
             written.add_done_callback(partial(self._durable, job, outcome))
 
-    def _durable(self, job: Job, outcome: Outcome, written: asyncio.Future[None]) -> None:
+    def _durable(self, job: Submission, outcome: Outcome, written: asyncio.Future[None]) -> None:
         self._being_written.discard(written)
         error = None if written.cancelled() else written.exception()
         if isinstance(error, LedgerError):
             self._stop(error)
         job.ended(outcome)
 
-    def _leave_lane(self, job: Job) -> None:
+    def _leave_lane(self, job: Submission) -> None:
         following = None if self._lanes is None else self._lanes.leave(job)
         if following is not None:
-            self._go_on(following)
+            self._requeue(following)
 
-    async def _attempt(self, job: Job, scope: anyio.CancelScope) -> Started:
+    async def _attempt(self, job: Submission, scope: anyio.CancelScope) -> Started:
         """Take a token, note the intent, send the request once, and record the execution id."""
         if self._pacer is not None:
             own = self._application_buckets.get(job.request.application_id)
@@ -405,7 +405,7 @@ class Submitter:
             request_id=request_id,
         )
 
-    async def _intend(self, job: Job) -> None:
+    async def _intend(self, job: Submission) -> None:
         """Have it written that the attempt comes, before its first byte goes.
 
         If the submitter ends or is cancelled meanwhile, nothing is sent, and that is written too.
@@ -425,7 +425,7 @@ class Submitter:
             self._recording.not_sent(job)
             raise self._stop_error()
 
-    async def _call(self, job: Job, scope: anyio.CancelScope) -> StartBatchJobResponse:
+    async def _call(self, job: Submission, scope: anyio.CancelScope) -> StartBatchJobResponse:
         """Send the request and write the answer, where no cancellation reaches but the deadline that `stop` sets.
 
         `scope` is the worker's own; past that deadline it stays cancelled, and ends the worker.
@@ -455,7 +455,7 @@ class Submitter:
             self._recording.failed(job, failure, again=False)
         raise failure
 
-    def _succeeded(self, job: Job) -> None:
+    def _succeeded(self, job: Submission) -> None:
         """Let the pacing, the budget and the application's circuit know of a start."""
         self._service_answered = True
         if self._pacer is not None and job.grant is not None:
@@ -463,7 +463,7 @@ class Submitter:
         self._resends.succeeded()
         self._circuits.answered(job)
 
-    def _noted(self, job: Job, error: CallError) -> CallError:
+    def _noted(self, job: Submission, error: CallError) -> CallError:
         """Keep in mind what a failed attempt says of the job, and let the pacing and the circuit know of it."""
         if error.may_have_started:
             job.in_doubt = error
@@ -483,7 +483,9 @@ class Submitter:
             self._circuits.answered(job)
         return error
 
-    async def _write_answer(self, job: Job, response: StartBatchJobResponse | None, failure: CallError | None) -> None:
+    async def _write_answer(
+        self, job: Submission, response: StartBatchJobResponse | None, failure: CallError | None
+    ) -> None:
         """Write an answer into the ledger, and wait for it where the job or its lane must not go on before.
 
         Where it cannot be written, nothing more is sent.
@@ -501,10 +503,10 @@ class Submitter:
 
     # What follows from a failure
 
-    def _verdict(self, job: Job, error: CallError) -> Verdict:
+    def _verdict(self, job: Submission, error: CallError) -> Verdict:
         return verdict(error, job.request, self._on_unknown)
 
-    def _exhausted(self, job: Job, error: CallError) -> bool:
+    def _exhausted(self, job: Submission, error: CallError) -> bool:
         """Whether a failure that could be retried is final."""
         if error.may_have_started:
             return job.sends_in_doubt > self._policy.resends
@@ -513,7 +515,7 @@ class Submitter:
             return seconds >= self._policy.unreachable
         return seconds >= self._policy.patience
 
-    def _failed(self, job: Job, error: CallError) -> Outcome | None:
+    def _failed(self, job: Submission, error: CallError) -> Outcome | None:
         """End a job whose last attempt failed, or set it aside, and draw the consequence for the others."""
         decision = self._verdict(job, error)
         if decision is Verdict.STOP:
@@ -540,7 +542,7 @@ class Submitter:
             self._write_given_up(job)
         return self._rejected(job, error)
 
-    def _send_again(self, job: Job, error: CallError) -> None:
+    def _send_again(self, job: Submission, error: CallError) -> None:
         """Set a job aside until its next attempt."""
         if not job.failures:
             job.failed_at = self._pause.working_time()
@@ -549,19 +551,19 @@ class Submitter:
         self._events.retry(job.key, job.request, error, job.attempts, wait)
         self._resends.after(wait, job, by_budget=error.may_have_started)
 
-    def _give_up(self, job: Job, error: CallError) -> None:
+    def _give_up(self, job: Submission, error: CallError) -> None:
         """End a job whose application refused it, or would have, for too long."""
         if job.attempts:
             self._write_given_up(job)
         self._end_job(job, self._rejected(job, error))
 
-    def _write_given_up(self, job: Job) -> None:
+    def _write_given_up(self, job: Submission) -> None:
         try:
             self._recording.give_up(job)
         except LedgerError as error:
             self._stop(error)
 
-    def _in_doubt(self, job: Job, error: CallError) -> Outcome | None:
+    def _in_doubt(self, job: Submission, error: CallError) -> Outcome | None:
         """Set a job aside until its execution is looked for, or leave it unknown."""
         if self._doubts is None or self._ended_by is not None:
             return self._unknown(job, error)
@@ -569,12 +571,12 @@ class Submitter:
         self._doubts.park(job)
         return None
 
-    async def _decided(self, decisions: Sequence[tuple[Job, Decision]]) -> None:
+    async def _decided(self, decisions: Sequence[tuple[Submission, Decision]]) -> None:
         """Go on with jobs that were looked for; what was found is written for all of them together."""
         with anyio.CancelScope(shield=True):  # what was found is written and told, then may anything end
             await asyncio.gather(*(self._carry_out(job, decision) for job, decision in decisions))
 
-    async def _carry_out(self, job: Job, decision: Decision) -> None:
+    async def _carry_out(self, job: Submission, decision: Decision) -> None:
         """Have it written what was found, and end the job with it, or have it sent again."""
         error = job.in_doubt
         assert error is not None  # noqa: S101 - only such jobs are looked for
@@ -625,15 +627,15 @@ class Submitter:
     def _stop_error(self) -> SubmissionStoppedError:
         return SubmissionStoppedError(self._ended_by or NotSentError("the submitter was cancelled"))
 
-    def _rejected(self, job: Job, error: CallError) -> Rejected:
+    def _rejected(self, job: Submission, error: CallError) -> Rejected:
         self._events.rejected(job.key, job.request, error, job.attempts, monotonic() - job.began)
         return Rejected(key=job.key, request=job.request, attempts=job.attempts, error=error)
 
-    def _unknown(self, job: Job, error: CallError, candidates: tuple[str, ...] = ()) -> Unknown:
+    def _unknown(self, job: Submission, error: CallError, candidates: tuple[str, ...] = ()) -> Unknown:
         self._events.unknown(job.key, job.request, error, job.attempts, monotonic() - job.began)
         return Unknown(key=job.key, request=job.request, attempts=job.attempts, error=error, candidates=candidates)
 
-    def _adopted(self, job: Job, execution_id: str) -> Started:
+    def _adopted(self, job: Submission, execution_id: str) -> Started:
         elapsed = monotonic() - job.began
         self._events.started(job.key, job.request, execution_id, None, job.attempts, elapsed, adopted=True)
         return Started(key=job.key, request=job.request, attempts=job.attempts, execution_id=execution_id, adopted=True)

@@ -19,7 +19,7 @@ import pytest
 from aiohttp import web
 
 from m2async import LocalEndpoint
-from m2async.local.definitions import ApplicationDefinition, JobDefinition, Step
+from m2async.local.definitions import ApplicationDefinition, JobDefinition, StepDefinition
 from m2async.manifest import read_manifest
 from tests.cli.terminal import APPLICATION, COMMAND, EXAMPLES, m2async, settings
 
@@ -161,7 +161,7 @@ async def test_an_order_that_cannot_be_followed_stops_the_run(tmp_path: Path) ->
 
 @pytest.mark.parametrize("rows", [["a,{},SLOW.jcl,", "b,{},SLOW.jcl,a"], ["a,{},SLOW.jcl,", "b,{},SLOW.jcl,"]])
 async def test_a_signal_ends_the_wait_and_the_same_command_goes_on(tmp_path: Path, rows: list[str]) -> None:
-    slow = JobDefinition("SLOW.jcl", "SLOW", (Step("STEP1"),), seconds=3_600)
+    slow = JobDefinition("SLOW.jcl", "SLOW", (StepDefinition("STEP1"),), seconds=3_600)
     path = manifest(tmp_path, *(row.format(APPLICATION) for row in rows))
     async with LocalEndpoint(definitions=[ApplicationDefinition(APPLICATION, "Nightly", jobs=(slow,))]) as endpoint:
         command = [COMMAND, "submit", str(path), "--max-running", "1", "--output", "jsonl"]

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from m2async import LocalEndpoint
-from m2async.local.definitions import ApplicationDefinition, JobDefinition, Step
+from m2async.local.definitions import ApplicationDefinition, JobDefinition, StepDefinition
 from tests.cli.terminal import APPLICATION, EXAMPLES, Ended, m2async
 
 COMMANDS = [["check"], ["submit", "--output", "jsonl"]]
@@ -66,7 +66,7 @@ async def test_rows_without_a_key_and_standard_input_have_their_lines_too(
 
 @pytest.mark.parametrize("command", COMMANDS)
 async def test_an_application_that_does_not_run_is_told_with_its_status(tmp_path: Path, command: list[str]) -> None:
-    job = JobDefinition("A.jcl", "A", (Step("STEP1"),))
+    job = JobDefinition("A.jcl", "A", (StepDefinition("STEP1"),))
     definitions = [
         ApplicationDefinition("running", "Night", "Running", (job,)),
         ApplicationDefinition("stopped", "Day", "Stopped", (job,)),

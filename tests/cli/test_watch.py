@@ -17,7 +17,7 @@ from rich.console import Console
 
 from m2async import LocalEndpoint
 from m2async.cli.watch import drawn, history, is_over
-from m2async.figures.figures import CodeCount, RunFigures, Stretch
+from m2async.figures.figures import AnswerStretch, CodeCount, RunFigures
 from m2async.figures.latency import LatencyFigures
 from m2async.figures.looks import Look, Trouble
 from m2async.ledger import ExecutionCount, Orders, RowState, RunInfo
@@ -45,7 +45,7 @@ def a_run(**changes: Any) -> RunFigures:
         "began": 100.0,
         "ended": 129.0,
         "width": 1.0,
-        "stretches": [Stretch(100.0 + n, started=10, throttled=n % 3) for n in range(29)],
+        "stretches": [AnswerStretch(100.0 + n, started=10, throttled=n % 3) for n in range(29)],
         "codes": [CodeCount("ThrottlingException", 28, True), CodeCount("InternalServerException", 3, False)],
         "latency": LatencyFigures(290, 0.012, 0.02, 0.05, 0.08, 0.1),
         "curve": [],
@@ -98,7 +98,7 @@ def test_nothing_is_wider_or_higher_than_the_terminal_or_obeyed_by_it(
 
 @given(st.lists(st.integers(0, 1_000), max_size=300), st.integers(1, 200))
 def test_the_history_has_the_shape_of_the_starts(starts: list[int], width: int) -> None:
-    drawn_ = history(a_run(stretches=[Stretch(float(n), started=s) for n, s in enumerate(starts)]), width)
+    drawn_ = history(a_run(stretches=[AnswerStretch(float(n), started=s) for n, s in enumerate(starts)]), width)
     assert len(drawn_) <= width
     if drawn_ and len(starts) <= width:
         assert len(drawn_) == len(starts)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2async.dashboard.access import Access, Admitted, Asked, Entered, Refused
+from m2async.dashboard.access import Access, Admitted, Entered, Refused, RequestHead
 
 TOKEN, FOLDER, PORT = "t0ken", "/folder/", 8123
 OWN = f"http://127.0.0.1:{PORT}"
@@ -20,9 +20,9 @@ def asked(
     token: str | None = None,
     cookies: Mapping[str, str] | None = None,
     **headers: str | None,
-) -> Asked:
+) -> RequestHead:
     named = {"Host": f"127.0.0.1:{PORT}", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return Asked(method, path, {k: v for k, v in named.items() if v is not None}, token, cookies or {})
+    return RequestHead(method, path, {k: v for k, v in named.items() if v is not None}, token, cookies or {})
 
 
 def cookie(value: str = TOKEN) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2async.figures.figures import JobTally, Phase, RunFigures, Stretch, duration_of, is_throttle, read_figures
+from m2async.figures.figures import AnswerStretch, JobTally, Phase, RunFigures, duration_of, is_throttle, read_figures
 from m2async.figures.latency import Latencies
 from m2async.ledger import (
     Event,
@@ -132,7 +132,7 @@ def test_how_far_a_run_is(
 def test_the_current_rate_is_never_above_the_busiest_stretch_of_late(
     started: list[int], width: float, since_last: float
 ) -> None:
-    stretches = [Stretch(BEGAN + place * width, started=count) for place, count in enumerate(started)]
+    stretches = [AnswerStretch(BEGAN + place * width, started=count) for place, count in enumerate(started)]
     read_at = BEGAN + len(started) * width + since_last
     figures = figures_of(in_use=True, stretches=stretches, width=width, read_at=read_at)
     assert figures.rate is not None

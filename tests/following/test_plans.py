@@ -6,16 +6,16 @@ from math import ceil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2async.following.plans import IDS, PAGE, Wanted, next_interval, plan
+from m2async.following.plans import IDS, PAGE, OpenExecution, next_interval, plan
 
 times = st.floats(0, 100, allow_nan=False)
 
 
-def wanted(since: list[float]) -> list[Wanted]:
-    return [Wanted(time, f"e-{number}") for number, time in enumerate(sorted(since))]
+def wanted(since: list[float]) -> list[OpenExecution]:
+    return [OpenExecution(time, f"e-{number}") for number, time in enumerate(sorted(since))]
 
 
-def calls(window: float | None, stragglers: int, each: list[Wanted], started: list[float]) -> int:
+def calls(window: float | None, stragglers: int, each: list[OpenExecution], started: list[float]) -> int:
     """How many calls a plan takes, as far as can be told from what was listed last."""
     by_id = ceil(stragglers / IDS)
     if window is None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2async.local.definitions import JobDefinition, Step
+from m2async.local.definitions import JobDefinition, StepDefinition
 from m2async.local.execution import Execution, schedule
 from m2async.service.requests import RestartJob, ScriptJob, StartBatchJob
 from m2async.service.responses import TERMINAL_STATUSES
@@ -17,7 +17,11 @@ ORDER = ["Submitting", "Dispatching", "Running", "Succeeded"]
 
 def execution(*, seed: int = 1, now: float = NOW, seconds: float | None = None, return_code: int = 0) -> Execution:
     definition = JobDefinition(
-        "A.jcl", "A", (Step("S1"), Step("S2"), Step("S3")), seconds=seconds, return_code=return_code
+        "A.jcl",
+        "A",
+        (StepDefinition("S1"), StepDefinition("S2"), StepDefinition("S3")),
+        seconds=seconds,
+        return_code=return_code,
     )
     request = StartBatchJob("app", ScriptJob("A"), {"RUNDATE": "1"})
     return schedule(1, "id", request, definition, now, random.Random(seed))

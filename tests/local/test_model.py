@@ -10,7 +10,7 @@ from botocore.loaders import Loader
 from botocore.model import ListShape, MapShape, ServiceModel, Shape, StringShape, StructureShape
 
 from m2async.local import DEFAULT_APPLICATION_ID, LocalEndpoint
-from m2async.local.definitions import ApplicationDefinition, JobDefinition, Step
+from m2async.local.definitions import ApplicationDefinition, JobDefinition, StepDefinition
 from tests.local.conftest import Clock
 from tests.local.raw import Reply, call, start
 
@@ -20,7 +20,7 @@ PATTERNS = {
     for name, description in Loader().load_service_model("m2", "service-2")["shapes"].items()
     if "pattern" in description
 }
-FAILING = JobDefinition("FAIL.jcl", "FAIL", (Step("S1"), Step("S2")), return_code=8)
+FAILING = JobDefinition("FAIL.jcl", "FAIL", (StepDefinition("S1"), StepDefinition("S2")), return_code=8)
 ODD_ID = "odd/ä+" + "x" * 74
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from m2async.local import DEFAULT_APPLICATION_ID
-from m2async.local.definitions import ApplicationDefinition, JobDefinition, Step, default_definitions
+from m2async.local.definitions import ApplicationDefinition, JobDefinition, StepDefinition, default_definitions
 from m2async.local.execution import Execution
 from m2async.local.service import BatchService, ExecutionQuery
 from m2async.service.requests import FileJob, RestartJob, S3Job, ScriptJob, StartBatchJob
@@ -123,7 +123,7 @@ def test_a_restart_runs_the_steps_of_the_execution_before(clock: Clock) -> None:
 
 
 def test_a_job_with_so_many_failures_succeeds_afterwards_also_when_it_is_restarted(clock: Clock) -> None:
-    job = JobDefinition("A.jcl", "A", (Step("STEP1"),), seconds=0, return_code=8, failures=2)
+    job = JobDefinition("A.jcl", "A", (StepDefinition("STEP1"),), seconds=0, return_code=8, failures=2)
     served = BatchService([ApplicationDefinition("app", "Nightly", jobs=(job,))], [], clock, 1)
     first, *_ = (start(served, "A", "app") for _ in range(3))
     served.start(StartBatchJob("app", RestartJob(first, "STEP1")))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from m2async.errors import InvalidRequestError
-from m2async.manifest.rows import COLUMNS, Fault, RequestMaker, RowError, job_of, shown, split_fields
+from m2async.manifest.rows import COLUMNS, RequestMaker, RowError, RowProblem, job_of, shown, split_fields
 from m2async.service.requests import FileJob
 
 
@@ -35,7 +35,7 @@ def test_a_row_names_exactly_one_job() -> None:
     with pytest.raises(RowError) as raised:
         job_of({"script": "A", "file": "B", "s3_bucket": "C"})
     assert raised.value.faults == (
-        Fault("file", "a second job: script is given as well, and a row starts one job; keep one of them"),
+        RowProblem("file", "a second job: script is given as well, and a row starts one job; keep one of them"),
     )
 
 
@@ -46,5 +46,5 @@ def test_a_value_is_shown_on_one_short_line(value: object) -> None:
 
 
 def test_columns_of_a_problem_are_printable() -> None:
-    error = RowError(Fault("\x1b[2J\n", "reason"), Fault("x" * 100, "reason")).at("m", 1)
+    error = RowError(RowProblem("\x1b[2J\n", "reason"), RowProblem("x" * 100, "reason")).at("m", 1)
     assert [found.column for found in error.problems] == [r"'\x1b[2J\n'", f"'{'x' * 57}'… (100 characters)"]

@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from itertools import count, islice
 
 from m2async.probing.plans import Plan
-from m2async.probing.record import Call, Done, Record, Verdict
+from m2async.probing.record import Call, QuotaVerdict, Record, SentStretch
 
 Quota = Callable[[float], bool]
 """Whether a call that arrives at a time is accepted."""
@@ -32,7 +32,7 @@ def play(
     numbers = count()
     for stretch in islice(plan.stretches(), stretches):
         record, begin = Record(), now + stretch.rest
-        plan.done.append(Done(stretch, record))
+        plan.done.append(SentStretch(stretch, record))
         events: list[tuple[float, int, str, Call | None, bool]] = []
         offsets = iter(stretch.offsets)
 
@@ -58,7 +58,7 @@ def play(
             else:
                 assert call is not None
                 now = at
-                record.answered(call, at, Verdict.ACCEPTED if accepted else Verdict.THROTTLED)
+                record.answered(call, at, QuotaVerdict.ACCEPTED if accepted else QuotaVerdict.THROTTLED)
                 ended = ended or stretch.over(record, at)
         calls += len(record.calls)
     return calls

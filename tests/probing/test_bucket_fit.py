@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from m2async.pacing import TokenBucket
 from m2async.probing.bucket_fit import Arrival, arrivals, drain, estimate_rate, mismatched, saturated
-from m2async.probing.record import Call, Verdict
+from m2async.probing.record import Call, QuotaVerdict
 
 GAPS = st.lists(st.floats(1e-4, 0.2), min_size=2, max_size=300)
 
@@ -54,8 +54,8 @@ def test_there_is_no_rate_without_throttles_or_without_accepted_calls() -> None:
 
 
 def test_calls_of_which_nothing_is_known_are_left_out() -> None:
-    known = Call(0.0, 0.1, 0.2, Verdict.ACCEPTED)
-    calls = [known, Call(0.0, 0.3, 0.4, Verdict.UNKNOWN), Call(0.0, 0.5)]
+    known = Call(0.0, 0.1, 0.2, QuotaVerdict.ACCEPTED)
+    calls = [known, Call(0.0, 0.3, 0.4, QuotaVerdict.UNKNOWN), Call(0.0, 0.5)]
     assert arrivals(calls, by_answer=True) == [Arrival(0.2, True)]
     assert arrivals(calls, by_answer=False) == [Arrival(0.1, True)]
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2async.pacing import TokenBucket
-from m2async.probing.findings import Findings, Profile
+from m2async.probing.findings import Findings, LoadProfile
 from m2async.probing.plans import Limits, Plan, Ramp, Steps
-from m2async.probing.record import Call, Done, Record, Verdict
+from m2async.probing.record import Call, QuotaVerdict, Record, SentStretch
 from m2async.probing.summary import SPANS, Setting, Starts, summarize, timeline
 from tests.probing.simulated import Quota, play
 
@@ -29,7 +29,7 @@ def summary(plan: Plan, quota: Quota, ended_by: str | None = None) -> Findings:
             lambda due, late, verdict: Call(due, due + late, due + late + 0.01, verdict),
             st.floats(0, 2_000),
             st.floats(0, 5),
-            st.sampled_from(Verdict),
+            st.sampled_from(QuotaVerdict),
         ),
         max_size=100,
     )
@@ -38,7 +38,7 @@ def test_a_timeline_has_every_call_once_and_no_gaps(calls: list[Call]) -> None:
     spans = timeline(calls)
     assert len(spans) <= SPANS
     assert sum(span.due for span in spans) == sum(span.sent for span in spans) == len(calls)
-    for verdict in Verdict:
+    for verdict in QuotaVerdict:
         assert sum(getattr(span, verdict.value) for span in spans) == sum(call.verdict is verdict for call in calls)
     for before, after in pairwise(spans):
         assert before.end == after.begin
@@ -58,7 +58,7 @@ def test_the_json_has_the_fields_of_the_findings() -> None:
     fields = json.loads(json.dumps(summary(Ramp(Limits(2_000, 60)), TokenBucket(50, 100).try_take).to_json()))
     assert {"rate", "burst", "calls", "throttled", "seconds"} <= fields.keys()
     assert fields["calls"] == fields["accepted"] + fields["throttled"] + fields["unknown"]
-    assert fields["profile"] in get_args(Profile)
+    assert fields["profile"] in get_args(LoadProfile)
 
 
 def test_without_throttles_the_quota_is_at_least_what_was_accepted_over_a_second() -> None:
@@ -86,8 +86,8 @@ def test_a_call_that_is_sent_late_has_its_latency_from_when_it_was_due_and_that_
     record = Record()
     for number in range(10):
         call = record.sent(number / 10, number / 10 + (0.5 if number == 4 else 0.0))
-        record.answered(call, call.sent + 0.01, Verdict.ACCEPTED)
-    plan.done.append(Done(next(plan.stretches()), record))
+        record.answered(call, call.sent + 0.01, QuotaVerdict.ACCEPTED)
+    plan.done.append(SentStretch(next(plan.stretches()), record))
     findings = summarize(plan, SETTING, Starts(), ended_by=None)
     assert findings.latency is not None
     assert (findings.latency.p50, findings.latency.max) == pytest.approx((0.01, 0.51), rel=0.01)

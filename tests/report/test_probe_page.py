@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from m2async.figures.latency import Latencies
-from m2async.probing.findings import Findings, NotCancelled, Quota, Span, Step
+from m2async.probing.findings import Findings, NotCancelled, Quota, RateStep, Span
 from m2async.report import probe_page
 from tests.browser import chromium, tab
 from tests.report.nights import BEGAN
@@ -22,7 +22,7 @@ def findings(**given: Any) -> Findings:
         Span(begin=place * 0.5, end=place * 0.5 + 0.5, due=20, sent=20, accepted=15, throttled=5, unknown=0)
         for place in range(20)
     ]
-    step = Step(rate=40, seconds=10, calls=400, accepted=300, throttled=100, unknown=0, latency=latencies.figures())
+    step = RateStep(rate=40, seconds=10, calls=400, accepted=300, throttled=100, unknown=0, latency=latencies.figures())
     fields: dict[str, Any] = {
         "profile": "ramp", "endpoint_url": "https://m2.eu-central-1.amazonaws.com", "application_id": "a" * 26,
         "job": "NONE", "real_jobs": False, "began": BEGAN, "seconds": 10.0, "rate": 30.2, "rate_least": 29.5,

@@ -432,8 +432,8 @@ async def test_nothing_is_sent_in_a_pause_and_all_the_rest_after_it(rate: float 
         for _ in range(2_000):
             await asyncio.sleep(0)
         assert len(client.calls) == sent
-        submitter.go_on()
-        submitter.go_on()
+        submitter.unpause()
+        submitter.unpause()
         async with asyncio.timeout(10):
             assert ended + len([outcome async for outcome in outcomes]) == 1_000
     assert len(client.calls) == 1_000
@@ -465,7 +465,7 @@ async def test_no_patience_runs_out_in_a_pause() -> None:
         while time.monotonic() < began + 3 * policy.hold:
             await asyncio.sleep(0)
         assert (held.done(), len(client.calls)) == (False, sent)
-        submitter.go_on()
+        submitter.unpause()
         async with asyncio.timeout(10):
             assert (await held).state == "started"
 
@@ -481,7 +481,7 @@ async def test_the_patience_with_a_throttled_job_stands_still_in_a_pause() -> No
         began = time.monotonic()
         while time.monotonic() < began + 2 * policy.patience:
             await asyncio.sleep(0)
-        submitter.go_on()
+        submitter.unpause()
         async with asyncio.timeout(10):
             assert (await throttled).state == "started"
 

@@ -186,11 +186,11 @@ class WireTransport:
         return True
 
 
-class _Started(msgspec.Struct, rename="camel", gc=False):
+class _StartedMembers(msgspec.Struct, rename="camel", gc=False):
     execution_id: str
 
 
-_started = msgspec.json.Decoder(_Started)
+_started = msgspec.json.Decoder(_StartedMembers)
 _NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are not JSON, not UTF-8, or nested without end."""
 
