@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
-from msgspec.structs import force_setattr
 
-from m2async.service import Job, ScriptJob, StartBatchJob, job_from_api
+from m2async.service import Job, StartBatchJob, job_from_api
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode_params = msgspec.json.Decoder(dict[str, str]).decode
-_blank: Callable[[], StartBatchJob] = StartBatchJob("application", ScriptJob("SCRIPT")).__copy__  # type: ignore[attr-defined]
 
 
 class RequestColumns(NamedTuple):
@@ -37,13 +34,10 @@ def to_columns(request: StartBatchJob) -> RequestColumns:
 
 
 def from_columns(application_id: str, job: str, params: str | None, secret: str | None) -> StartBatchJob:
-    """Make the request of columns that `to_columns` wrote; it was checked before, and is not checked again."""
-    request = _blank()  # the constructor would check every parameter
-    force_setattr(request, "application_id", application_id)
-    force_setattr(request, "job", job_of_identifier(job))
-    force_setattr(request, "params", {} if params is None else _decode_params(params))
-    force_setattr(request, "auth_secrets_manager_arn", secret)
-    return request
+    """Make the request of columns that `to_columns` wrote."""
+    return StartBatchJob.of_checked(
+        application_id, job_of_identifier(job), {} if params is None else _decode_params(params), secret
+    )
 
 
 @lru_cache(1_024)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import StringIO
 from operator import itemgetter
 
-from msgspec.structs import force_setattr
-
 from m2async.errors import ManifestError, ManifestProblem
 from m2async.manifest.dependencies import Dependencies
 from m2async.manifest.keys import Keys
@@ -30,7 +28,6 @@ from m2async.service import MAX_PARAM_VALUE, MAX_PARAMS, StartBatchJob
 
 _MAX_COLUMNS = 1_000  # twice what a job can take
 _MAX_TEMPLATES = 1_024
-_copy: Callable[[StartBatchJob], StartBatchJob] = StartBatchJob.__copy__  # type: ignore[attr-defined] # of msgspec
 _BLANK = " \t\r\n"
 
 _REASONS = {  # by what csv.Error says
@@ -214,9 +211,9 @@ class _Columns:
             self._templates[named] = template
         if self._maker.params:
             params.update(self._maker.params)
-        request = _copy(template)  # the constructor would check everything again
-        force_setattr(request, "params", params)
-        return request
+        return StartBatchJob.of_checked(
+            template.application_id, template.job, params, template.auth_secrets_manager_arn
+        )
 
     def _given(self, cells: Iterable[str]) -> dict[str, str]:
         return {name: cell for name, cell in zip(self._fields, cells, strict=True) if cell}

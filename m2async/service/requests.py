@@ -7,7 +7,7 @@ beside it. botocore itself checks none of the patterns and maximum lengths befor
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
@@ -247,6 +247,21 @@ class StartBatchJob(msgspec.Struct, frozen=True, gc=False):
         return _encode(members)
 
     @classmethod
+    def of_checked(
+        cls, application_id: str, job: Job, params: Mapping[str, str], auth_secrets_manager_arn: str | None
+    ) -> StartBatchJob:
+        """Make a request of parts that were checked before; `params` itself becomes part of it.
+
+        The constructor would check every parameter again, which takes ten times as long.
+        """
+        request = _copy(_BLANK)
+        force_setattr(request, "application_id", application_id)
+        force_setattr(request, "job", job)
+        force_setattr(request, "params", params)
+        force_setattr(request, "auth_secrets_manager_arn", auth_secrets_manager_arn)
+        return request
+
+    @classmethod
     def from_api(cls, request: Mapping[str, Any]) -> Self:
         """Take the service's own shape (StartBatchJobRequest), as boto3's `start_batch_job` takes it.
 
@@ -277,6 +292,10 @@ class StartBatchJob(msgspec.Struct, frozen=True, gc=False):
         if self.auth_secrets_manager_arn is not None:
             request["authSecretsManagerArn"] = self.auth_secrets_manager_arn
         return request
+
+
+_BLANK = StartBatchJob("application", ScriptJob("SCRIPT"))
+_copy: Callable[[StartBatchJob], StartBatchJob] = StartBatchJob.__copy__  # type: ignore[attr-defined] # of msgspec
 
 
 def job_from_api(identifier: Mapping[str, Any]) -> Job:
