@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from m2async.certainty.retry import RetryPolicy
     from m2async.client.client import M2Client
     from m2async.errors import (
         AccessDeniedException,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from m2async.ledger import Ledger, LedgerError, open_ledger
     from m2async.local import LocalEndpoint
     from m2async.manifest import ManifestRow, read_manifest
-    from m2async.pacing import Pacer, TokenBucket
+    from m2async.pacing import Pacer, RetryPolicy, TokenBucket
     from m2async.service.requests import FileJob, Job, RestartJob, S3Job, ScriptJob, StartBatchJob
     from m2async.service.responses import (
         Application,
@@ -64,12 +63,11 @@ _MODULE_OF_NAME = {
             "ManifestProblem NotSentError ResourceNotFoundException SubmissionStoppedError ThrottlingException "
             "UnreadableAnswerError ValidationException ValidationExceptionField"
         ),
-        "certainty": "RetryPolicy",
         "following": "Change Tracker",
         "ledger": "Ledger LedgerError open_ledger",
         "local": "LocalEndpoint",
         "manifest": "ManifestRow read_manifest",
-        "pacing": "Pacer TokenBucket",
+        "pacing": "Pacer RetryPolicy TokenBucket",
         "service": (
             "Application BatchJobDefinition BatchJobExecution ExecutionsPage FileJob Job JobStep Judgement RestartJob "
             "Result S3Job ScriptJob StartBatchJob StartBatchJobResponse"

@@ -31,7 +31,7 @@ LAYERS = {
     "cli": 7,
 }
 ONLY_IN = {
-    "tenacity": {"certainty"},
+    "tenacity": {"pacing"},
     "structlog": {"events", "submitting", "following", "cli"},
     "yaml": {"manifest"},
     "typer": {"cli"},

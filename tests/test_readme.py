@@ -14,7 +14,7 @@ import pytest
 
 import m2async
 from m2async import LocalEndpoint, M2ServiceException, ScriptJob, StartBatchJob, errors
-from m2async.certainty.retry import Verdict, verdict
+from m2async.certainty.verdict import Verdict, verdict
 from tests.cli.terminal import COMMAND, settings
 
 ROOT = Path(__file__).parents[1]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import anyio
 import typer
 
-from m2async.certainty import Adopted, Ambiguous, Margins, NotStarted
-from m2async.certainty import reconcile as decide
+from m2async.certainty import Decision, Doubts, write_decision
 from m2async.cli.ledgers import existing_ledger, line, some
 from m2async.cli.listings import Form
 from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
+from m2async.client import M2Client
 from m2async.clock import steady_time
-from m2async.errors import ConfigurationError, M2AsyncError
-from m2async.ledger import LedgerAddressError, LedgerRow, RowState, Run, RunNotFoundError
+from m2async.errors import CallError, ConfigurationError, M2AsyncError
+from m2async.ledger import Ledger, LedgerAddressError, LedgerRow, RowState, Run, RunNotFoundError
 
 _COLUMNS = ("key", "application_id", "job", "state", "execution_id", "candidates")
 
@@ -32,24 +31,8 @@ def reconcile(run_name: str, service: Service, url: str | None, settle: float, f
             async with await ledger.open_run(run_name) as opened, service.client() as client:
                 unknown = [row async for row in opened.rows(RowState.UNKNOWN)]
                 await _wait_till_listed(unknown, settle)
-                of_application: dict[str, list[LedgerRow]] = defaultdict(list)
-                for row in unknown:
-                    of_application[row.request.application_id].append(row)
                 with Waiting("unknown jobs looked for", len(unknown)) as waiting:
-                    for application_id, rows in of_application.items():
-                        by_id = {(opened.info.id, row.number): row for row in rows}
-                        decisions = await decide(
-                            client,
-                            ledger,
-                            application_id,
-                            settled_before=steady_time() - settle,
-                            margins=Margins(late=settle),
-                            wanted=by_id.keys(),
-                            echoes={},
-                        )
-                        for row_id, decision in decisions.items():
-                            await _write(opened, by_id[row_id], decision)
-                            waiting.advance()
+                    await _look_for(unknown, client, ledger, opened, settle, waiting)
                 return [await opened.row(row.key) for row in unknown]
 
     try:
@@ -67,21 +50,34 @@ def reconcile(run_name: str, service: Service, url: str | None, settle: float, f
     raise typer.Exit(1 if left else 0)
 
 
-async def _wait_till_listed(unknown: Iterable[LedgerRow], settle: float) -> None:
+async def _wait_till_listed(unknown: Sequence[LedgerRow], settle: float) -> None:
     """Wait until the last attempt, which may have ended just now, by a crash, can be decided."""
-    youngest = max((row.ended_at or 0.0 for row in unknown), default=0.0)
-    wait = youngest + settle - steady_time()
+    wait = _youngest(unknown) + settle - steady_time()
     if 0 < wait <= settle:
         with Waiting("waiting until the service lists what was started"):
             await anyio.sleep(wait)
 
 
-async def _write(opened: Run, row: LedgerRow, decision: Adopted | NotStarted | Ambiguous) -> None:
-    match decision:
-        case Adopted():
-            note = "its one match among the executions"
-            await opened.claim(row.number, row.attempts, decision.execution_id, note)
-        case NotStarted():
-            await opened.not_started(row.number, row.attempts, "no execution can be its own")
-        case Ambiguous():
-            await opened.candidates(row.number, tuple(decision.candidates))
+async def _look_for(
+    unknown: Sequence[LedgerRow], client: M2Client, ledger: Ledger, run: Run, settle: float, waiting: Waiting
+) -> None:
+    """Look for each row's execution once, and write what is found."""
+
+    async def decided(decisions: Sequence[tuple[LedgerRow, Decision]]) -> None:
+        for row, decision in decisions:
+            await write_decision(run, row.number, row.attempts, decision)
+            waiting.advance()
+
+    def failed(_: str, error: CallError) -> None:
+        raise error
+
+    doubts = Doubts[LedgerRow](client, ledger, run.info.id, settle=settle, decided=decided, failed=failed, looks=1)
+    ended_at = _youngest(unknown)  # so that all are looked for together
+    for row in unknown:
+        doubts.park(row, row.request.application_id, row.number, ended_at=ended_at)
+    await doubts.decide_all()
+
+
+def _youngest(unknown: Sequence[LedgerRow]) -> float:
+    """When the last attempt of all ended, in seconds of the epoch."""
+    return max((row.ended_at or 0.0 for row in unknown), default=0.0)

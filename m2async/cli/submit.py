@@ -14,7 +14,7 @@ import anyio
 import typer
 from anyio.abc import TaskGroup
 
-from m2async.certainty import OnUnknown, RetryPolicy
+from m2async.certainty import OnUnknown
 from m2async.cli.following import Following
 from m2async.cli.ledgers import Book, default_ledger, existing_ledger
 from m2async.cli.log_file import Log, open_log
@@ -51,7 +51,7 @@ from m2async.ledger import (
     open_ledger,
 )
 from m2async.local import DEFAULT_APPLICATION_ID
-from m2async.pacing import TokenBucket
+from m2async.pacing import RetryPolicy, TokenBucket
 from m2async.service import StartBatchJob, check_identifier
 from m2async.submitting import Dispatch, NamedJobs, Outcome, Started, Submitter, outcome_of, preflight
 

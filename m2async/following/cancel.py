@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
-from m2async.certainty import RetryPolicy, repeated
 from m2async.client import M2Client
 from m2async.errors import (
     AccessDeniedException,
@@ -16,7 +15,7 @@ from m2async.errors import (
     CredentialsError,
 )
 from m2async.ledger import RunView, TrackedExecution
-from m2async.pacing import Pacer, TokenBucket
+from m2async.pacing import Pacer, RetryPolicy, TokenBucket, repeated
 from m2async.service import BatchJobExecution
 
 T = TypeVar("T")

@@ -19,13 +19,12 @@ import anyio
 from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
-from m2async.certainty import RetryPolicy, repeated
 from m2async.clock import steady_time
 from m2async.errors import CallError, ConflictException, ResourceNotFoundException, ValidationException
 from m2async.events import Events
 from m2async.following.plans import LIST_LAG, OpenExecution, batches, is_lost, next_interval, plan
 from m2async.ledger import Ledger, Observation, RunView, TrackedExecution, as_stored, open_ledger
-from m2async.pacing import Pacer, TokenBucket
+from m2async.pacing import Pacer, RetryPolicy, TokenBucket, repeated
 from m2async.service import BatchJobExecution, ExecutionsPage, Judgement, has_ended
 
 _T = TypeVar("_T")

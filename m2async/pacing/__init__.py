@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from m2async.pacing.adaptive import AdaptiveRate
+from m2async.pacing.backoff import RetryPolicy, repeated, wait_before_resend
 from m2async.pacing.bucket import TokenBucket
 from m2async.pacing.budget import RetryBudget
 from m2async.pacing.circuit import Circuit
@@ -10,4 +11,15 @@ from m2async.pacing.grant import Grant
 from m2async.pacing.pacer import Pacer
 from m2async.pacing.turns import Flow
 
-__all__ = ["AdaptiveRate", "Circuit", "Flow", "Grant", "Pacer", "RetryBudget", "TokenBucket"]
+__all__ = [
+    "AdaptiveRate",
+    "Circuit",
+    "Flow",
+    "Grant",
+    "Pacer",
+    "RetryBudget",
+    "RetryPolicy",
+    "TokenBucket",
+    "repeated",
+    "wait_before_resend",
+]

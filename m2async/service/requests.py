@@ -294,10 +294,6 @@ class StartBatchJob(msgspec.Struct, frozen=True, gc=False):
         return request
 
 
-_BLANK = StartBatchJob("application", ScriptJob("SCRIPT"))
-_copy: Callable[[StartBatchJob], StartBatchJob] = StartBatchJob.__copy__  # type: ignore[attr-defined] # of msgspec
-
-
 def job_from_api(identifier: Mapping[str, Any]) -> Job:
     """Take the service's BatchJobIdentifier: a union, so exactly one of its members is set."""
     path = "batchJobIdentifier"
@@ -367,3 +363,7 @@ def _members(
         if name not in known:
             raise InvalidRequestError(f"{path}.{name}", None, "is required")
     return known
+
+
+_BLANK = StartBatchJob("application", ScriptJob("SCRIPT"))
+_copy: Callable[[StartBatchJob], StartBatchJob] = StartBatchJob.__copy__  # type: ignore[attr-defined] # of msgspec

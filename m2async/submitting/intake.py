@@ -49,7 +49,7 @@ class Submission:
 
     __slots__ = (
         "admitted_at", "attempts", "began", "failed_at", "failures", "grant", "in_doubt", "in_lane", "is_aside",
-        "is_entered", "key", "reconciled", "request", "results", "row", "sends_in_doubt", "written",
+        "is_entered", "key", "request", "results", "row", "sends_in_doubt", "written",
     )  # fmt: skip
 
     def __init__(self, key: str, request: StartBatchJob, results: Results, row: LedgerRow | None = None) -> None:
@@ -68,7 +68,6 @@ class Submission:
         self.failed_at = 0.0  # when the first of them failed
         self.in_doubt: CallError | None = None
         self.sends_in_doubt = 0
-        self.reconciled = 0
         self.written: asyncio.Future[None] | None = None  # the answer's way into the ledger
 
     def set_aside(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -73,3 +73,36 @@ class Unknown(Outcome, frozen=True, kw_only=True):
     @property
     def state(self) -> State:
         return "unknown"
+
+
+class Attempted(Protocol):
+    """What an outcome is of: a job on its way, or a row of a ledger."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def request(self) -> StartBatchJob: ...
+    @property
+    def attempts(self) -> int: ...
+
+
+def started(job: Attempted, execution_id: str, request_id: str | None = None, *, adopted: bool = False) -> Started:
+    """Make the outcome of a job that was started."""
+    return Started(
+        key=job.key,
+        request=job.request,
+        attempts=job.attempts,
+        execution_id=execution_id,
+        request_id=request_id,
+        adopted=adopted,
+    )
+
+
+def rejected(job: Attempted, error: M2AsyncError) -> Rejected:
+    """Make the outcome of a job that was surely not started."""
+    return Rejected(key=job.key, request=job.request, attempts=job.attempts, error=error)
+
+
+def unknown(job: Attempted, error: CallError, candidates: tuple[str, ...] = ()) -> Unknown:
+    """Make the outcome of a job of which it is not known whether it was started."""
+    return Unknown(key=job.key, request=job.request, attempts=job.attempts, error=error, candidates=candidates)

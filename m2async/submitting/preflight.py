@@ -17,9 +17,9 @@ from typing import NamedTuple, TypeVar
 
 import anyio
 
-from m2async.certainty import RetryPolicy, repeated
 from m2async.client import M2Client
 from m2async.errors import AccessDeniedException, CallError, ResourceNotFoundException
+from m2async.pacing import RetryPolicy, repeated
 from m2async.service import Application, BatchJobDefinition, FileJob, Job, ScriptJob, StartBatchJob
 
 T = TypeVar("T")

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
-from m2async.certainty import Adopted, Ambiguous, Decision, NotStarted
+from m2async.certainty import Decision, write_decision
 from m2async.clock import steady_time
 from m2async.errors import CallError, M2ServiceException
 from m2async.ledger import LedgerRow, RowState, Run
 from m2async.service import StartBatchJobResponse
 from m2async.submitting.intake import Submission
-from m2async.submitting.outcomes import Outcome, Rejected, Started, Unknown
+from m2async.submitting.outcomes import Outcome, rejected, started, unknown
 
 
 class Recording:
@@ -73,15 +73,7 @@ class Recording:
         """Write what was found out about the job's attempts in doubt."""
         assert self._run is not None  # noqa: S101 - only a ledger's row is looked for
         assert job.row is not None  # noqa: S101
-        number = job.row.number
-        match decision:
-            case Adopted():
-                note = "its one match among the executions"
-                return self._run.claim(number, job.attempts, decision.execution_id, note)
-            case NotStarted():
-                return self._run.not_started(number, job.attempts, "no execution can be its own")
-            case Ambiguous():
-                return self._run.candidates(number, decision.candidates)
+        return write_decision(self._run, job.row.number, job.attempts, decision)
 
 
 def remembered(row: LedgerRow) -> CallError:
@@ -106,18 +98,11 @@ class _RememberedError(CallError):
 def outcome_of(row: LedgerRow) -> Outcome:
     """The outcome of a row that has ended, as the ledger has it."""
     if row.state is RowState.STARTED and row.execution_id is not None:
-        return Started(
-            key=row.key,
-            request=row.request,
-            attempts=row.attempts,
-            execution_id=row.execution_id,
-            request_id=row.request_id,
-            adopted=row.adopted,
-        )
+        return started(row, row.execution_id, row.request_id, adopted=row.adopted)
     error = remembered(row)
     if row.state is RowState.UNKNOWN:
-        return Unknown(key=row.key, request=row.request, attempts=row.attempts, error=error, candidates=row.candidates)
-    return Rejected(key=row.key, request=row.request, attempts=row.attempts, error=error)
+        return unknown(row, error, row.candidates)
+    return rejected(row, error)
 
 
 class _Completed:

@@ -3,7 +3,8 @@
 A request goes through a queue to one of a fixed number of workers. It takes a token, the ledger notes that it will be
 sent, it is sent once, and the ledger notes the answer. From that follows whether the job has ended, stops the rest, or
 is set aside and comes back to the queue later: because it is sent again (resends.py), waits for its application
-(circuits.py), is looked for among the service's executions (doubts.py), or waits for another of its name (lanes.py).
+(circuits.py), is looked for among the service's executions (certainty/doubts.py), or waits for another of its name
+(lanes.py). What follows from a failure is decided in consequences.py.
 """
 
 from __future__ import annotations
@@ -21,18 +22,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from structlog.typing import FilteringBoundLogger
 
-from m2async.certainty import (
-    Adopted,
-    Ambiguous,
-    Decision,
-    ListsExecutions,
-    NotStarted,
-    OnUnknown,
-    RetryPolicy,
-    Verdict,
-    verdict,
-    wait_before_resend,
-)
+from m2async.certainty import Adopted, Ambiguous, Decision, Doubts, ListsExecutions, NotStarted, OnUnknown, verdict
 from m2async.errors import (
     CallCancelledError,
     CallError,
@@ -52,13 +42,13 @@ from m2async.ledger import (
     Run,
     open_ledger,
 )
-from m2async.pacing import AdaptiveRate, Flow, Pacer, TokenBucket
+from m2async.pacing import AdaptiveRate, Flow, Pacer, RetryPolicy, TokenBucket, wait_before_resend
 from m2async.service import StartBatchJob, StartBatchJobResponse
 from m2async.submitting.circuits import Circuits
-from m2async.submitting.doubts import Doubts
+from m2async.submitting.consequences import Consequence, Failures, Step, consequence
 from m2async.submitting.intake import Caller, Request, Submission, SubmittedJobs
 from m2async.submitting.lanes import Lanes
-from m2async.submitting.outcomes import Outcome, Rejected, Started, Unknown
+from m2async.submitting.outcomes import Outcome, Rejected, Started, Unknown, rejected, started, unknown
 from m2async.submitting.pause import Pause
 from m2async.submitting.recording import Recording, outcome_of, remembered
 from m2async.submitting.resends import Resends
@@ -158,7 +148,7 @@ class Submitter:
         self._grace = grace
         self._events = Events(logger=logger, log_params=log_params)
         self._recording = Recording(None)
-        self._doubts: Doubts | None = None
+        self._doubts: Doubts[Submission] | None = None
         self._pause = Pause()
         self._resends = Resends(self._requeue, lambda: self.rate)
         self._circuits = Circuits(
@@ -325,17 +315,14 @@ class Submitter:
             outcome = await self._enter(job)
             job.is_entered = True
             if outcome is None and job.in_doubt is not None and self._on_unknown != "resend":
-                outcome = self._in_doubt(job, job.in_doubt)
+                outcome = self._look_for(job, job.in_doubt)
                 if outcome is None:
                     return
         if outcome is None:
             job.admitted_at = asyncio.get_running_loop().time()
             if not self._circuits.admit(job):
                 return
-            try:
-                outcome = await self._attempt(job, scope)
-            except CallError as error:
-                outcome = self._failed(job, error)
+            outcome = await self._attempt(job, scope)
         if outcome is not None:
             self._end_job(job, outcome)
 
@@ -380,8 +367,8 @@ class Submitter:
         if following is not None:
             self._requeue(following)
 
-    async def _attempt(self, job: Submission, scope: anyio.CancelScope) -> Started:
-        """Take a token, note the intent, send the request once, and record the execution id."""
+    async def _attempt(self, job: Submission, scope: anyio.CancelScope) -> Outcome | None:
+        """Take a token, note the intent, send the request once, and draw the consequence."""
         if self._pacer is not None:
             own = self._application_buckets.get(job.request.application_id)
             job.grant = self._pacer.try_acquire(own=own) or await self._pacer.acquire(flow=self._flow, own=own)
@@ -392,18 +379,12 @@ class Submitter:
         elif self._pause.active:
             await self._pause.over()
         await self._intend(job)
-        response = await self._call(job, scope)
-        execution_id, request_id = response.execution_id, response.request_id
+        answer = await self._call(job, scope)
+        if isinstance(answer, Consequence):
+            return self._follow(job, answer)
         if self._doubts is not None:
-            self._doubts.started(execution_id, job.request.job)
-        self._events.started(job.key, job.request, execution_id, request_id, job.attempts, monotonic() - job.began)
-        return Started(
-            key=job.key,
-            request=job.request,
-            attempts=job.attempts,
-            execution_id=execution_id,
-            request_id=request_id,
-        )
+            self._doubts.started(answer.execution_id, job.request.job)
+        return self._started(job, answer.execution_id, answer.request_id)
 
     async def _intend(self, job: Submission) -> None:
         """Have it written that the attempt comes, before its first byte goes.
@@ -425,35 +406,32 @@ class Submitter:
             self._recording.not_sent(job)
             raise self._stop_error()
 
-    async def _call(self, job: Submission, scope: anyio.CancelScope) -> StartBatchJobResponse:
+    async def _call(self, job: Submission, scope: anyio.CancelScope) -> StartBatchJobResponse | Consequence:
         """Send the request and write the answer, where no cancellation reaches but the deadline that `stop` sets.
 
         `scope` is the worker's own; past that deadline it stays cancelled, and ends the worker.
         """
-        response: StartBatchJobResponse | None = None
-        failure: CallError | None = None
+        answer: StartBatchJobResponse | Consequence | None = None
         scope.shield = True
         self._calls_under_way.add(scope)
         try:
             try:
-                response = await self._client.start_batch_job(job.request)
+                answer = await self._client.start_batch_job(job.request)
             except CallError as error:
-                failure = self._noted(job, error)
+                answer = self._failed(job, error)
             else:
                 self._succeeded(job)
-            await self._write_answer(job, response, failure)
+            await self._write_answer(job, answer)
         except asyncio.CancelledError:
             if not scope.cancel_called:
                 raise
         finally:
             self._calls_under_way.discard(scope)
             scope.shield = False
-        if response is not None:
-            return response
-        if failure is None:
-            failure = self._noted(job, CallCancelledError("the submitter was left before an answer came"))
-            self._recording.failed(job, failure, again=False)
-        raise failure
+        if answer is None:
+            answer = self._failed(job, CallCancelledError("the submitter was left before an answer came"))
+            self._recording.failed(job, answer.error, again=False)
+        return answer
 
     def _succeeded(self, job: Submission) -> None:
         """Let the pacing, the budget and the application's circuit know of a start."""
@@ -463,84 +441,75 @@ class Submitter:
         self._resends.succeeded()
         self._circuits.answered(job)
 
-    def _noted(self, job: Submission, error: CallError) -> CallError:
-        """Keep in mind what a failed attempt says of the job, and let the pacing and the circuit know of it."""
+    def _failed(self, job: Submission, error: CallError) -> Consequence:
+        """Decide what follows from a failed attempt, and let the pacing and the application's circuit know of it."""
         if error.may_have_started:
             job.in_doubt = error
             job.sends_in_doubt += 1
         self._service_answered |= not isinstance(error, NotSentError)
-        if not isinstance(error, M2ServiceException):
-            self._circuits.unanswered(job)
-            return error
-        if self._pacer is not None and job.grant is not None:
-            if isinstance(error, ThrottlingException):
-                self._pacer.throttled(job.grant, error.retry_after)
-            else:
-                self._pacer.answered(job.grant)
+        what_follows = self._consequence(job, error)
         if isinstance(error, ThrottlingException):
+            if self._pacer is not None and job.grant is not None:
+                self._pacer.throttled(job.grant, error.retry_after)
             self._circuits.unanswered(job)
-        elif self._verdict(job, error) is not Verdict.HOLD_APPLICATION:
-            self._circuits.answered(job)
-        return error
+        elif isinstance(error, M2ServiceException):
+            if self._pacer is not None and job.grant is not None:
+                self._pacer.answered(job.grant)
+            if not what_follows.holds_application:
+                self._circuits.answered(job)
+        else:
+            self._circuits.unanswered(job)
+        return what_follows
 
-    async def _write_answer(
-        self, job: Submission, response: StartBatchJobResponse | None, failure: CallError | None
-    ) -> None:
+    def _consequence(self, job: Submission, error: CallError) -> Consequence:
+        seconds = self._pause.working_time() - job.failed_at if job.failures else 0.0
+        return consequence(
+            error,
+            verdict(error, job.request, self._on_unknown),
+            Failures(job.in_doubt is not None, job.sends_in_doubt, seconds, self._service_answered),
+            self._policy,
+        )
+
+    async def _write_answer(self, job: Submission, answer: StartBatchJobResponse | Consequence) -> None:
         """Write an answer into the ledger, and wait for it where the job or its lane must not go on before.
 
         Where it cannot be written, nothing more is sent.
         """
         try:
-            if response is not None:
-                self._recording.started(job, response)
+            if isinstance(answer, Consequence):
+                await self._recording.failed(job, answer.error, again=answer.may_be_tried_again)
+            else:
+                self._recording.started(job, answer)
                 if self._lanes is not None and job.written is not None:
                     await job.written
-            elif failure is not None:
-                again = self._verdict(job, failure) in {Verdict.RETRY, Verdict.STOP, Verdict.HOLD_APPLICATION}
-                await self._recording.failed(job, failure, again=again)
         except LedgerError as error:
             self._stop(error)
 
     # What follows from a failure
 
-    def _verdict(self, job: Submission, error: CallError) -> Verdict:
-        return verdict(error, job.request, self._on_unknown)
-
-    def _exhausted(self, job: Submission, error: CallError) -> bool:
-        """Whether a failure that could be retried is final."""
-        if error.may_have_started:
-            return job.sends_in_doubt > self._policy.resends
-        seconds = self._pause.working_time() - job.failed_at if job.failures else 0.0
-        if isinstance(error, NotSentError) and not self._service_answered:
-            return seconds >= self._policy.unreachable
-        return seconds >= self._policy.patience
-
-    def _failed(self, job: Submission, error: CallError) -> Outcome | None:
-        """End a job whose last attempt failed, or set it aside, and draw the consequence for the others."""
-        decision = self._verdict(job, error)
-        if decision is Verdict.STOP:
+    def _follow(self, job: Submission, what_follows: Consequence) -> Outcome | None:
+        """End a job whose attempt failed, or set it aside, and draw the consequence for the others."""
+        error = what_follows.error
+        if what_follows.stops:
             self._stop(error)
-        elif decision is Verdict.RETRY and not self._exhausted(job, error):
-            if self._ended_by is None:
-                self._send_again(job, error)
-            else:
-                self._interrupted(job)
-            return None
-        elif decision is Verdict.RETRY and isinstance(error, NotSentError):
-            self._stop(error)
-        elif decision is Verdict.HOLD_APPLICATION:
+        if what_follows.holds_application:
             self._events.application_held(job.request.application_id, error)
-            if job.in_doubt is None:
+        match what_follows.step:
+            case Step.LOOK_FOR:
+                return self._look_for(job, job.in_doubt or error)
+            case Step.REJECT:
+                return self._rejected(job, error)
+            case Step.GIVE_UP:
                 if self._ended_by is None:
-                    self._circuits.refused(job, error)
-                else:
-                    self._interrupted(job)
-                return None
-        if job.in_doubt is not None:
-            return self._in_doubt(job, job.in_doubt)
-        if decision is Verdict.RETRY and self._ended_by is None:
-            self._write_given_up(job)
-        return self._rejected(job, error)
+                    self._write_given_up(job)
+                return self._rejected(job, error)
+            case Step.SEND_AGAIN | Step.HOLD if self._ended_by is not None:
+                self._interrupted(job)
+            case Step.SEND_AGAIN:
+                self._send_again(job, error)
+            case Step.HOLD:
+                self._circuits.refused(job, error)
+        return None
 
     def _send_again(self, job: Submission, error: CallError) -> None:
         """Set a job aside until its next attempt."""
@@ -563,12 +532,12 @@ class Submitter:
         except LedgerError as error:
             self._stop(error)
 
-    def _in_doubt(self, job: Submission, error: CallError) -> Outcome | None:
+    def _look_for(self, job: Submission, error: CallError) -> Outcome | None:
         """Set a job aside until its execution is looked for, or leave it unknown."""
-        if self._doubts is None or self._ended_by is not None:
+        if self._doubts is None or job.row is None or self._ended_by is not None:
             return self._unknown(job, error)
         job.set_aside()
-        self._doubts.park(job)
+        self._doubts.park(job, job.request.application_id, job.row.number)
         return None
 
     async def _decided(self, decisions: Sequence[tuple[Submission, Decision]]) -> None:
@@ -588,7 +557,7 @@ class Submitter:
             return
         match decision:
             case Adopted():
-                self._end_job(job, self._adopted(job, decision.execution_id))
+                self._end_job(job, self._started(job, decision.execution_id, adopted=True))
             case Ambiguous():
                 self._end_job(job, self._unknown(job, error, tuple(decision.candidates)))
             case NotStarted():
@@ -627,18 +596,20 @@ class Submitter:
     def _stop_error(self) -> SubmissionStoppedError:
         return SubmissionStoppedError(self._ended_by or NotSentError("the submitter was cancelled"))
 
+    def _started(
+        self, job: Submission, execution_id: str, request_id: str | None = None, *, adopted: bool = False
+    ) -> Started:
+        elapsed = monotonic() - job.began
+        self._events.started(job.key, job.request, execution_id, request_id, job.attempts, elapsed, adopted=adopted)
+        return started(job, execution_id, request_id, adopted=adopted)
+
     def _rejected(self, job: Submission, error: CallError) -> Rejected:
         self._events.rejected(job.key, job.request, error, job.attempts, monotonic() - job.began)
-        return Rejected(key=job.key, request=job.request, attempts=job.attempts, error=error)
+        return rejected(job, error)
 
     def _unknown(self, job: Submission, error: CallError, candidates: tuple[str, ...] = ()) -> Unknown:
         self._events.unknown(job.key, job.request, error, job.attempts, monotonic() - job.began)
-        return Unknown(key=job.key, request=job.request, attempts=job.attempts, error=error, candidates=candidates)
-
-    def _adopted(self, job: Submission, execution_id: str) -> Started:
-        elapsed = monotonic() - job.began
-        self._events.started(job.key, job.request, execution_id, None, job.attempts, elapsed, adopted=True)
-        return Started(key=job.key, request=job.request, attempts=job.attempts, execution_id=execution_id, adopted=True)
+        return unknown(job, error, candidates)
 
     async def _open_ledger(self, stack: contextlib.AsyncExitStack, given: str | PathLike[str] | Ledger) -> None:
         ledger = given if isinstance(given, Ledger) else await stack.enter_async_context(open_ledger(given))
@@ -671,7 +642,7 @@ class Submitter:
             while self._being_written:
                 await asyncio.wait(self._being_written)
 
-    async def _look_for_jobs(self, doubts: Doubts) -> None:
+    async def _look_for_jobs(self, doubts: Doubts[Submission]) -> None:
         try:
             await doubts.run()
         except LedgerError as error:

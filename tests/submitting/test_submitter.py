@@ -42,7 +42,7 @@ from m2async import (
     Unknown,
     events,
 )
-from m2async.certainty.retry import OnUnknown
+from m2async.certainty.verdict import OnUnknown
 from m2async.errors import service_exception
 from m2async.ledger import IllegalTransitionError, ManifestChangedError, RowState, open_ledger
 from m2async.pacing.budget import RESERVE, SHARE, UNPACED

@@ -1,66 +1,19 @@
-"""What follows from a failed attempt, and how long to wait before the next: the only file that knows tenacity."""
+"""How long to wait before a call is made again, and how long to go on: the only file that knows tenacity."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import anyio
-from tenacity import AsyncRetrying, Future, RetryCallState, retry_if_exception
-from tenacity.wait import wait_base, wait_exception, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+from tenacity.wait import wait_exception, wait_random_exponential
 
-from m2async.errors import (
-    AccessDeniedException,
-    AuthenticationException,
-    CallError,
-    ConfigurationError,
-    ConflictException,
-    CredentialsError,
-    M2ServiceException,
-    NotSentError,
-    ResourceNotFoundException,
-    ThrottlingException,
-)
-from m2async.service import StartBatchJob
+from m2async.errors import CallError, M2ServiceException, NotSentError, ThrottlingException
 
-OnUnknown = Literal["adopt", "hold", "resend"]
 _T = TypeVar("_T")
-
-
-class Verdict(Enum):
-    """What follows from a failed attempt to start a job."""
-
-    RETRY = "back off and send again"
-    REJECT = "this job is rejected, the rest go on"
-    ADOPT = "find out what became of it; then it is started, or surely not and sent again, or unknown"
-    HOLD = "this job's fate is unknown and nobody guesses; the rest go on"
-    HOLD_APPLICATION = "it and its application's other jobs wait; one goes as a probe after a pause"
-    STOP = "nothing more is sent at all"
-
-
-def verdict(error: CallError, request: StartBatchJob, on_unknown: OnUnknown) -> Verdict:
-    """Decide what follows from a failed attempt.
-
-    Only two kinds of failure are retried by themselves: those after which the job was surely not started and
-    that may pass (a throttled call, a connection that could not be made), and, if the caller says
-    `on_unknown="resend"`, those after which it may have been.
-    """
-    match error:
-        case CredentialsError() | ConfigurationError() | AuthenticationException() | AccessDeniedException():
-            return Verdict.STOP
-        case ThrottlingException() | NotSentError():
-            return Verdict.RETRY
-        case _ if error.may_have_started:
-            return {"adopt": Verdict.ADOPT, "hold": Verdict.HOLD, "resend": Verdict.RETRY}[on_unknown]
-        case ConflictException():
-            return Verdict.HOLD_APPLICATION
-        case ResourceNotFoundException() if error.resource_id in {None, request.application_id}:
-            return Verdict.HOLD_APPLICATION
-        case _:
-            return Verdict.REJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +41,18 @@ class RetryPolicy:
 
 def wait_before_resend(policy: RetryPolicy, failures: int, error: CallError) -> float:
     """Seconds to wait after an attempt that failed with `error`, the last of so many."""
-    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type] # not looked at
+    backoff = _backoff(policy)
+    state = RetryCallState(backoff, None, (), {})
     state.attempt_number = failures
-    state.outcome = Future(failures)
-    state.outcome.set_exception(error)
-    return _backoff(policy)(state)
+    state.set_exception((type(error), error, error.__traceback__))
+    return backoff.wait(state)
 
 
 @lru_cache
-def _backoff(policy: RetryPolicy) -> wait_base:
+def _backoff(policy: RetryPolicy) -> AsyncRetrying:
     """The wait of `policy`, as tenacity takes it: full jitter on top of `Retry-After`."""
-    return wait_random_exponential(multiplier=policy.base, max=policy.cap) + wait_exception(_retry_after)
+    wait = wait_random_exponential(multiplier=policy.base, max=policy.cap) + wait_exception(_retry_after)
+    return AsyncRetrying(wait=wait)
 
 
 async def repeated(
@@ -123,10 +77,9 @@ async def repeated(
     def before_sleep(state: RetryCallState) -> None:
         before_wait(_failure(state), state.next_action.sleep if state.next_action else 0.0)
 
-    retrying = AsyncRetrying(
+    retrying = _backoff(policy).copy(
         sleep=sleep,
         stop=is_final,
-        wait=_backoff(policy),
         retry=retry_if_exception(_may_pass),
         before_sleep=before_sleep,
         reraise=True,

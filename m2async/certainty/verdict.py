@@ -1,0 +1,55 @@
+"""What follows from a failed attempt, by what its error says of the job."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+from m2async.errors import (
+    AccessDeniedException,
+    AuthenticationException,
+    CallError,
+    ConfigurationError,
+    ConflictException,
+    CredentialsError,
+    NotSentError,
+    ResourceNotFoundException,
+    ThrottlingException,
+)
+from m2async.service import StartBatchJob
+
+OnUnknown = Literal["adopt", "hold", "resend"]
+"""What to do with a job that may have been started; see Submitter."""
+
+
+class Verdict(Enum):
+    """What follows from a failed attempt to start a job."""
+
+    RETRY = "back off and send again"
+    REJECT = "this job is rejected, the rest go on"
+    ADOPT = "find out what became of it; then it is started, or surely not and sent again, or unknown"
+    HOLD = "this job's fate is unknown and nobody guesses; the rest go on"
+    HOLD_APPLICATION = "it and its application's other jobs wait; one goes as a probe after a pause"
+    STOP = "nothing more is sent at all"
+
+
+def verdict(error: CallError, request: StartBatchJob, on_unknown: OnUnknown) -> Verdict:
+    """Decide what follows from a failed attempt.
+
+    Only two kinds of failure are retried by themselves: those after which the job was surely not started and
+    that may pass (a throttled call, a connection that could not be made), and, if the caller says
+    `on_unknown="resend"`, those after which it may have been.
+    """
+    match error:
+        case CredentialsError() | ConfigurationError() | AuthenticationException() | AccessDeniedException():
+            return Verdict.STOP
+        case ThrottlingException() | NotSentError():
+            return Verdict.RETRY
+        case _ if error.may_have_started:
+            return {"adopt": Verdict.ADOPT, "hold": Verdict.HOLD, "resend": Verdict.RETRY}[on_unknown]
+        case ConflictException():
+            return Verdict.HOLD_APPLICATION
+        case ResourceNotFoundException() if error.resource_id in {None, request.application_id}:
+            return Verdict.HOLD_APPLICATION
+        case _:
+            return Verdict.REJECT
