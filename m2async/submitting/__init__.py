@@ -1,4 +1,4 @@
-"""The pipeline, from a request to its outcome: read submitter.py first."""
+"""The pipeline from a request to its outcome; read submitter.py first."""
 
 from m2async.submitting.dispatch import Dispatch
 from m2async.submitting.outcomes import Outcome, Rejected, Started, Unknown

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from time import monotonic
 from typing import Any, Protocol, Self
 
 import anyio
@@ -48,7 +49,7 @@ class Submission:
     """A request on its way, and what its attempts have shown so far."""
 
     __slots__ = (
-        "admitted_at", "attempts", "began", "failed_at", "failures", "grant", "in_doubt", "in_lane", "is_aside",
+        "_began", "admitted_at", "attempts", "failed_at", "failures", "grant", "in_doubt", "in_lane", "is_aside",
         "is_entered", "key", "request", "results", "row", "sends_in_doubt", "written",
     )  # fmt: skip
 
@@ -60,7 +61,7 @@ class Submission:
         self.is_entered = False  # whether it is known what the ledger has of it
         self.in_lane = False
         self.is_aside = False
-        self.began = 0.0
+        self._began = 0.0
         self.attempts = 0
         self.grant: Grant | None = None
         self.admitted_at = 0.0  # when its application's circuit let it through
@@ -69,6 +70,15 @@ class Submission:
         self.in_doubt: CallError | None = None
         self.sends_in_doubt = 0
         self.written: asyncio.Future[None] | None = None  # the answer's way into the ledger
+
+    def begin(self) -> None:
+        """Take note that a worker took it on."""
+        self._began = monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since a worker took it on."""
+        return monotonic() - self._began
 
     def set_aside(self) -> None:
         """Take note that it waits for long, and let another be read in its place."""

@@ -12,12 +12,11 @@ What cannot be looked up, for want of a permission or because the call fails, st
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol, TypeVar
 
 import anyio
 
-from m2async.client import M2Client
 from m2async.errors import AccessDeniedException, CallError, ResourceNotFoundException
 from m2async.pacing import RetryPolicy, repeated
 from m2async.service import Application, BatchJobDefinition, FileJob, Job, ScriptJob, StartBatchJob
@@ -31,6 +30,16 @@ _QUESTION = {
     "ListBatchJobDefinitions": "whether the jobs are defined",
 }
 _KIND_OF_JOB: Mapping[type[Job], str] = {ScriptJob: "script", FileJob: "file"}
+
+
+class LooksUpApplications(Protocol):
+    """What the preflight needs of a client; M2Client is one."""
+
+    async def get_application(self, application_id: str, /) -> Application:
+        """Give an application as it is."""
+
+    def list_batch_job_definitions(self, application_id: str, /) -> AsyncIterator[BatchJobDefinition]:
+        """Iterate over the jobs that an application defines."""
 
 
 class Finding(NamedTuple):
@@ -76,7 +85,7 @@ class NamedJobs:
             jobs[request.job] = key
 
 
-async def preflight(client: M2Client, wanted: NamedJobs) -> Report:
+async def preflight(client: LooksUpApplications, wanted: NamedJobs) -> Report:
     """Look up every application, and the definitions of each once."""
     reports: dict[str, Report] = {}
     limit = anyio.CapacityLimiter(_CALLS_AT_ONCE)
@@ -99,7 +108,7 @@ async def preflight(client: M2Client, wanted: NamedJobs) -> Report:
 class _ApplicationCheck:
     """Looks at one application; a call that fails leaves a warning, and its question open."""
 
-    def __init__(self, client: M2Client, application_id: str) -> None:
+    def __init__(self, client: LooksUpApplications, application_id: str) -> None:
         self._client = client
         self._id = application_id
         self._warnings: list[str] = []

@@ -6,13 +6,15 @@ the waiting is cancelled.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import Any
 
 from m2async.certainty import Decision, write_decision
 from m2async.clock import steady_time
 from m2async.errors import CallError, M2ServiceException
-from m2async.ledger import LedgerRow, RowState, Run
+from m2async.ledger import LedgerError, LedgerRow, RowState, Run
 from m2async.service import StartBatchJobResponse
 from m2async.submitting.intake import Submission
 from m2async.submitting.outcomes import Outcome, rejected, started, unknown
@@ -24,12 +26,24 @@ class Recording:
     def __init__(self, run: Run | None, *, clock: Callable[[], float] = steady_time) -> None:
         self._run = run
         self._clock = clock
+        self._being_written: set[asyncio.Future[None]] = set()
 
-    async def enter(self, job: Submission) -> None:
-        """See that the job has its row, as it stands in the ledger."""
-        if self._run is not None and job.row is None:
+    async def enter(self, job: Submission) -> Outcome | None:
+        """See what the ledger has of a job: gives its outcome if it was started before, and then it is not sent.
+
+        A job without a row gets one; one that was rejected is to be tried again; what is in doubt says so.
+        """
+        if self._run is None:
+            return None
+        if job.row is None:
             job.row = await self._run.add(job.key, job.request)
-            job.attempts = job.row.attempts
+        row = job.row
+        job.attempts = row.attempts
+        if row.state is RowState.REJECTED:
+            await self._run.retry(row.number, row.attempts, "submitted again")
+        elif row.state is RowState.UNKNOWN:
+            job.in_doubt = remembered(row)
+        return outcome_of(row) if row.state is RowState.STARTED else None
 
     def intend(self, job: Submission) -> Awaitable[None]:
         """Write that the job's next attempt will be sent, before its first byte is."""
@@ -58,12 +72,6 @@ class Recording:
         request_id = error.request_id if isinstance(error, M2ServiceException) else None
         return write(job.row.number, job.attempts, error.code, error.message, request_id)
 
-    async def again(self, job: Submission) -> None:
-        """Let a rejected row be tried again."""
-        assert self._run is not None  # noqa: S101 - it has a row
-        assert job.row is not None  # noqa: S101
-        await self._run.retry(job.row.number, job.attempts, "submitted again")
-
     def give_up(self, job: Submission) -> None:
         """Write that the job, surely not started, was tried often enough; `job.written` ends once it is durable."""
         if self._run is not None and job.row is not None:
@@ -74,6 +82,30 @@ class Recording:
         assert self._run is not None  # noqa: S101 - only a ledger's row is looked for
         assert job.row is not None  # noqa: S101
         return write_decision(self._run, job.row.number, job.attempts, decision)
+
+    def when_written(self, job: Submission, then: Callable[[LedgerError | None], None]) -> None:
+        """Call `then` once a job's answer is durable, or with what kept it from being so; at once if nothing is left.
+
+        After an answer that was cancelled nobody waits, and it counts as written.
+        """
+        written = job.written
+        if written is None:
+            then(None)
+        elif written.done():
+            self._tell(then, written)
+        else:
+            self._being_written.add(written)
+            written.add_done_callback(partial(self._tell, then))
+
+    async def all_written(self) -> None:
+        """Wait until every answer is durable."""
+        while self._being_written:
+            await asyncio.wait(self._being_written)
+
+    def _tell(self, then: Callable[[LedgerError | None], None], written: asyncio.Future[None]) -> None:
+        self._being_written.discard(written)
+        error = None if written.cancelled() else written.exception()
+        then(error if isinstance(error, LedgerError) else None)
 
 
 def remembered(row: LedgerRow) -> CallError:

@@ -14,7 +14,6 @@ import contextlib
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
-from time import monotonic
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
@@ -38,20 +37,19 @@ from m2async.ledger import (
     Ledger,
     LedgerError,
     ManifestChangedError,
-    RowState,
     Run,
     open_ledger,
 )
-from m2async.pacing import AdaptiveRate, Flow, Pacer, RetryPolicy, TokenBucket, wait_before_resend
+from m2async.pacing import Pacer, RetryPolicy, TokenBucket, wait_before_resend
 from m2async.service import StartBatchJob, StartBatchJobResponse
 from m2async.submitting.circuits import Circuits
 from m2async.submitting.consequences import Consequence, Failures, Step, consequence
 from m2async.submitting.intake import Caller, Request, Submission, SubmittedJobs
 from m2async.submitting.lanes import Lanes
 from m2async.submitting.outcomes import Outcome, Rejected, Started, Unknown, rejected, started, unknown
-from m2async.submitting.pause import Pause
-from m2async.submitting.recording import Recording, outcome_of, remembered
+from m2async.submitting.recording import Recording
 from m2async.submitting.resends import Resends
+from m2async.submitting.tokens import Tokens
 
 _OF_ONE_JOB = (IllegalTransitionError, ManifestChangedError)
 """What the ledger has against a single job: another of its key is under way, or was another request."""
@@ -128,16 +126,12 @@ class Submitter:
             raise ValueError(f"on_unknown must be 'adopt', 'hold' or 'resend', not {on_unknown!r}")
         if on_unknown == "adopt" and ledger is None:
             raise ValueError("on_unknown='adopt' goes with a ledger, which is not given")
-        if rate is None and burst is not None:
-            raise ValueError("burst goes with rate, which is not given")
-        if (rate is not None) + adaptive + (pacer is not None) > 1:
-            raise ValueError("give only one of rate, adaptive and pacer")
         if settle < 0:
             raise ValueError(f"settle must not be negative, not {settle}")
         self._client = client
-        self._pacer = pacer or _pacer(rate, burst, adaptive=adaptive)
-        self._flow = Flow(weight)
-        self._application_buckets = application_buckets or {}
+        self._tokens = Tokens(
+            rate=rate, burst=burst, adaptive=adaptive, pacer=pacer, weight=weight, buckets=application_buckets or {}
+        )
         self._concurrency = concurrency
         self._ledger = ledger
         self._run = run
@@ -149,7 +143,6 @@ class Submitter:
         self._events = Events(logger=logger, log_params=log_params)
         self._recording = Recording(None)
         self._doubts: Doubts[Submission] | None = None
-        self._pause = Pause()
         self._resends = Resends(self._requeue, lambda: self.rate)
         self._circuits = Circuits(
             hold=self._policy.hold, probe=self._policy.probe, requeue=self._requeue, give_up=self._give_up
@@ -157,7 +150,6 @@ class Submitter:
         self._queue: asyncio.Queue[Submission] = asyncio.Queue()
         self._tasks: TaskGroup | None = None
         self._calls_under_way: set[anyio.CancelScope] = set()
-        self._being_written: set[asyncio.Future[None]] = set()
         self._service_answered = False
         self._ended_by: M2AsyncError | None = None
 
@@ -227,34 +219,30 @@ class Submitter:
 
         Raises ValueError unless `rate` is above 0 and `burst` at least 1.
         """
-        if self._pacer is None:
-            self._pacer = _pacer(rate, burst, adaptive=False)
-        else:
-            self._pacer.set_rate(rate, burst)
+        self._tokens.set_rate(rate, burst)
 
     def pause(self) -> None:
         """Send nothing more for now; calls under way are answered. `unpause` ends the pause.
 
         No job is given up meanwhile; applications that are held are held anew when it ends.
         """
-        self._pause.begin()
+        self._tokens.pause.begin()
         self._circuits.pause()
 
     def unpause(self) -> None:
         """End a pause."""
-        self._pause.end()
+        self._tokens.pause.end()
         self._circuits.unpause()
 
     @property
     def rate(self) -> float | None:
         """The calls a second that are sent at most at present; None for no limit."""
-        return None if self._pacer is None else self._pacer.bucket.rate
+        return self._tokens.rate
 
     @property
     def found_rate(self) -> float | None:
         """The quota that throttling showed, in calls a second; None if there was none, or not enough."""
-        controller = None if self._pacer is None else self._pacer.controller
-        return None if controller is None else controller.found_rate
+        return self._tokens.found_rate
 
     @property
     def held(self) -> Mapping[str, tuple[CallError, int]]:
@@ -311,7 +299,7 @@ class Submitter:
             if job.results.abandoned:
                 self._leave_lane(job)
                 return
-            job.began = monotonic()
+            job.begin()
             outcome = await self._enter(job)
             job.is_entered = True
             if outcome is None and job.in_doubt is not None and self._on_unknown != "resend":
@@ -329,36 +317,17 @@ class Submitter:
     async def _enter(self, job: Submission) -> Outcome | None:
         """See what the ledger knows of a job from an earlier run of the program: one that is started is not sent."""
         try:
-            if job.row is None:
-                await self._recording.enter(job)
-            row = job.row
-            if row is None:
-                return None
-            job.attempts = row.attempts
-            if row.state is RowState.REJECTED:
-                await self._recording.again(job)
+            return await self._recording.enter(job)
         except LedgerError as error:
             raise self._ledger_refused(error) from error
-        if row.state is RowState.UNKNOWN:
-            job.in_doubt = remembered(row)
-        return outcome_of(row) if row.state is RowState.STARTED else None
 
     def _end_job(self, job: Submission, outcome: Outcome) -> None:
         """Give a job its outcome once that is durable; the worker goes on meanwhile."""
         self._leave_lane(job)
-        written = job.written
-        if written is None:
-            job.ended(outcome)
-        elif written.done():
-            self._durable(job, outcome, written)
-        else:
-            self._being_written.add(written)
-            written.add_done_callback(partial(self._durable, job, outcome))
+        self._recording.when_written(job, partial(self._durable, job, outcome))
 
-    def _durable(self, job: Submission, outcome: Outcome, written: asyncio.Future[None]) -> None:
-        self._being_written.discard(written)
-        error = None if written.cancelled() else written.exception()
-        if isinstance(error, LedgerError):
+    def _durable(self, job: Submission, outcome: Outcome, error: LedgerError | None) -> None:
+        if error is not None:
             self._stop(error)
         job.ended(outcome)
 
@@ -369,15 +338,7 @@ class Submitter:
 
     async def _attempt(self, job: Submission, scope: anyio.CancelScope) -> Outcome | None:
         """Take a token, note the intent, send the request once, and draw the consequence."""
-        if self._pacer is not None:
-            own = self._application_buckets.get(job.request.application_id)
-            job.grant = self._pacer.try_acquire(own=own) or await self._pacer.acquire(flow=self._flow, own=own)
-            while self._pause.active:
-                self._pacer.give_back(job.grant, own=own)
-                await self._pause.over()
-                job.grant = await self._pacer.acquire(flow=self._flow, own=own)
-        elif self._pause.active:
-            await self._pause.over()
+        await self._tokens.take(job)
         await self._intend(job)
         answer = await self._call(job, scope)
         if isinstance(answer, Consequence):
@@ -436,8 +397,7 @@ class Submitter:
     def _succeeded(self, job: Submission) -> None:
         """Let the pacing, the budget and the application's circuit know of a start."""
         self._service_answered = True
-        if self._pacer is not None and job.grant is not None:
-            self._pacer.answered(job.grant)
+        self._tokens.succeeded(job)
         self._resends.succeeded()
         self._circuits.answered(job)
 
@@ -447,28 +407,15 @@ class Submitter:
             job.in_doubt = error
             job.sends_in_doubt += 1
         self._service_answered |= not isinstance(error, NotSentError)
-        what_follows = self._consequence(job, error)
-        if isinstance(error, ThrottlingException):
-            if self._pacer is not None and job.grant is not None:
-                self._pacer.throttled(job.grant, error.retry_after)
+        seconds = self._tokens.pause.working_time() - job.failed_at if job.failures else 0.0
+        failures = Failures(job.in_doubt is not None, job.sends_in_doubt, seconds, self._service_answered)
+        what_follows = consequence(error, verdict(error, job.request, self._on_unknown), failures, self._policy)
+        self._tokens.failed(job, error)
+        if isinstance(error, ThrottlingException) or not isinstance(error, M2ServiceException):
             self._circuits.unanswered(job)
-        elif isinstance(error, M2ServiceException):
-            if self._pacer is not None and job.grant is not None:
-                self._pacer.answered(job.grant)
-            if not what_follows.holds_application:
-                self._circuits.answered(job)
-        else:
-            self._circuits.unanswered(job)
+        elif not what_follows.holds_application:
+            self._circuits.answered(job)
         return what_follows
-
-    def _consequence(self, job: Submission, error: CallError) -> Consequence:
-        seconds = self._pause.working_time() - job.failed_at if job.failures else 0.0
-        return consequence(
-            error,
-            verdict(error, job.request, self._on_unknown),
-            Failures(job.in_doubt is not None, job.sends_in_doubt, seconds, self._service_answered),
-            self._policy,
-        )
 
     async def _write_answer(self, job: Submission, answer: StartBatchJobResponse | Consequence) -> None:
         """Write an answer into the ledger, and wait for it where the job or its lane must not go on before.
@@ -514,7 +461,7 @@ class Submitter:
     def _send_again(self, job: Submission, error: CallError) -> None:
         """Set a job aside until its next attempt."""
         if not job.failures:
-            job.failed_at = self._pause.working_time()
+            job.failed_at = self._tokens.pause.working_time()
         job.failures += 1
         wait = wait_before_resend(self._policy, job.failures, error)
         self._events.retry(job.key, job.request, error, job.attempts, wait)
@@ -599,33 +546,27 @@ class Submitter:
     def _started(
         self, job: Submission, execution_id: str, request_id: str | None = None, *, adopted: bool = False
     ) -> Started:
-        elapsed = monotonic() - job.began
-        self._events.started(job.key, job.request, execution_id, request_id, job.attempts, elapsed, adopted=adopted)
+        self._events.started(job.key, job.request, execution_id, request_id, job.attempts, job.elapsed, adopted=adopted)
         return started(job, execution_id, request_id, adopted=adopted)
 
     def _rejected(self, job: Submission, error: CallError) -> Rejected:
-        self._events.rejected(job.key, job.request, error, job.attempts, monotonic() - job.began)
+        self._events.rejected(job.key, job.request, error, job.attempts, job.elapsed)
         return rejected(job, error)
 
     def _unknown(self, job: Submission, error: CallError, candidates: tuple[str, ...] = ()) -> Unknown:
-        self._events.unknown(job.key, job.request, error, job.attempts, monotonic() - job.began)
+        self._events.unknown(job.key, job.request, error, job.attempts, job.elapsed)
         return unknown(job, error, candidates)
 
     async def _open_ledger(self, stack: contextlib.AsyncExitStack, given: str | PathLike[str] | Ledger) -> None:
         ledger = given if isinstance(given, Ledger) else await stack.enter_async_context(open_ledger(given))
-        run = self._run if isinstance(self._run, Run) else await ledger.open_run(self._run)
-        if run is not self._run:
-            await stack.enter_async_context(run)
+        run = self._run
+        if not isinstance(run, Run):
+            run = await stack.enter_async_context(await ledger.open_run(run))
         self._recording = Recording(run)
         if self._on_unknown == "adopt":
-            lister = cast("ListsExecutions", self._client)
+            lister, failed = cast("ListsExecutions", self._client), self._events.reconcile_failed
             self._doubts = Doubts(
-                lister,
-                ledger,
-                run.info.id,
-                settle=self._settle,
-                decided=self._decided,
-                failed=self._events.reconcile_failed,
+                lister, ledger, run.info.id, settle=self._settle, decided=self._decided, failed=failed
             )
 
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
@@ -639,8 +580,7 @@ class Submitter:
                 tasks.start_soon(self._look_for_jobs, self._doubts)
             task_status.started()
         with anyio.CancelScope(shield=True):
-            while self._being_written:
-                await asyncio.wait(self._being_written)
+            await self._recording.all_written()
 
     async def _look_for_jobs(self, doubts: Doubts[Submission]) -> None:
         try:
@@ -657,10 +597,3 @@ class Submitter:
         if self._tasks is None:
             raise RuntimeError("the submitter is not open: use it as 'async with Submitter(...) as submitter'")
         return self._tasks
-
-
-def _pacer(rate: float | None, burst: float | None, *, adaptive: bool) -> Pacer | None:
-    if rate is None and not adaptive:
-        return None
-    controller = AdaptiveRate(rate, burst)
-    return Pacer(TokenBucket(controller.rate, controller.burst), controller)

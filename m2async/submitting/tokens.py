@@ -1,0 +1,90 @@
+"""When a submitter's next call may go: at the pace that it was given or shares, and not in a pause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from m2async.errors import CallError, M2ServiceException, ThrottlingException
+from m2async.pacing import AdaptiveRate, Flow, Pacer, TokenBucket
+from m2async.submitting.intake import Submission
+from m2async.submitting.pause import Pause
+
+
+class Tokens:
+    """Gives each attempt a token, and lets the pacing know of its answer.
+
+    The arguments are those of Submitter; `buckets` are those of single applications.
+
+    Raises ValueError where `burst` is given without `rate`, or more than one of `rate`, `adaptive` and `pacer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        rate: float | None,
+        burst: float | None,
+        adaptive: bool,
+        pacer: Pacer | None,
+        weight: float,
+        buckets: Mapping[str, TokenBucket],
+    ) -> None:
+        if rate is None and burst is not None:
+            raise ValueError("burst goes with rate, which is not given")
+        if (rate is not None) + adaptive + (pacer is not None) > 1:
+            raise ValueError("give only one of rate, adaptive and pacer")
+        self.pause = Pause()
+        self._pacer = pacer or (_guarded(rate, burst) if adaptive or rate is not None else None)
+        self._flow = Flow(weight)
+        self._buckets = buckets
+
+    @property
+    def rate(self) -> float | None:
+        """The calls a second that are sent at most at present; None for no limit."""
+        return None if self._pacer is None else self._pacer.bucket.rate
+
+    @property
+    def found_rate(self) -> float | None:
+        """The quota that throttling showed, in calls a second; None if there was none, or not enough."""
+        controller = None if self._pacer is None else self._pacer.controller
+        return None if controller is None else controller.found_rate
+
+    def set_rate(self, rate: float, burst: float) -> None:
+        """Give tokens at another rate and burst from now on."""
+        if self._pacer is None:
+            self._pacer = _guarded(rate, burst)
+        else:
+            self._pacer.set_rate(rate, burst)
+
+    async def take(self, job: Submission) -> None:
+        """Wait for the token of a job's next attempt; a pause is waited out first, and holds none back from others."""
+        pacer = self._pacer
+        if pacer is None:
+            if self.pause.active:
+                await self.pause.over()
+            return
+        own = self._buckets.get(job.request.application_id)
+        job.grant = pacer.try_acquire(own=own) or await pacer.acquire(flow=self._flow, own=own)
+        while self.pause.active:
+            pacer.give_back(job.grant, own=own)
+            await self.pause.over()
+            job.grant = await pacer.acquire(flow=self._flow, own=own)
+
+    def succeeded(self, job: Submission) -> None:
+        """Let the pacing know of a call that succeeded."""
+        if self._pacer is not None and job.grant is not None:
+            self._pacer.answered(job.grant)
+
+    def failed(self, job: Submission, error: CallError) -> None:
+        """Let the pacing know of a call that failed; only an answer of the service says something of the quota."""
+        if self._pacer is None or job.grant is None:
+            return
+        if isinstance(error, ThrottlingException):
+            self._pacer.throttled(job.grant, error.retry_after)
+        elif isinstance(error, M2ServiceException):
+            self._pacer.answered(job.grant)
+
+
+def _guarded(rate: float | None, burst: float | None) -> Pacer:
+    """Make a pacer that keeps to the rate, or without one finds it, and goes down where the service throttles."""
+    controller = AdaptiveRate(rate, burst)
+    return Pacer(TokenBucket(controller.rate, controller.burst), controller)
