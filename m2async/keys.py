@@ -1,4 +1,4 @@
-"""A job's key, which tells its repetition from another job: in manifests, in ledgers, and wherever a job is shown."""
+"""A job's key: its name in manifests, ledgers and output, which tells a repetition from another job."""
 
 from __future__ import annotations
 

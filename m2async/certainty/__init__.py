@@ -1,4 +1,4 @@
-"""What follows from an answer, or from none: which executions are ours, and what may be sent again."""
+"""What an answer, or none, says of a job, and which of the service's executions are ours."""
 
 from m2async.certainty.adopt import Adopted, Ambiguous, Decision, NotStarted
 from m2async.certainty.doubts import Doubts, write_decision

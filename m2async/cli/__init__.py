@@ -1,4 +1,4 @@
-"""The m2async command: parse, call, show."""
+"""The command: parses the options, calls the library, and shows what came of it."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""Runs in figures and words: what the terminal and the pages share."""
+"""Runs in figures and in words, as the terminal and the pages show them."""
 
 from m2async.figures.figures import AnswerStretch, JobFigures, JobTally, Phase, RunFigures, duration_of, read_figures
 from m2async.figures.latency import Latencies, LatencyFigures

@@ -1,4 +1,4 @@
-"""The local endpoint: the batch part of the service's API on loopback, with its quota and with faults on demand."""
+"""The local endpoint: the batch part of the service's API on loopback, with a quota, and faults on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests: CSV, JSONL and YAML files of batch jobs, read as requests with keys."""
+"""CSV, JSON lines and YAML files of batch jobs, read as requests with keys."""
 
 from m2async.manifest.reader import ManifestSummary, check_manifest, find_lines, read_manifest
 from m2async.manifest.rows import ManifestRow

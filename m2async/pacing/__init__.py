@@ -1,4 +1,4 @@
-"""Pacing: how fast to send, and whether at all, as arithmetic on passed-in times; and the wait for a turn."""
+"""How fast calls may go, how long to wait before one goes again, and the wait for a turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages: the one look that the report, the dashboard and the probe's page have.
+"""What every page shares: its look, its charts, and how values are put into words.
 
 `Pages(package).render` makes a whole page of a template that extends `base.html`; `charts` draws, `texts` words.
 """

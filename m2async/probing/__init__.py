@@ -1,4 +1,4 @@
-"""What a load test of a quota sends and what its answers tell: decisions without I/O, on passed-in times.
+"""The load test of a quota: what to send next, what the answers tell, and the sending itself.
 
 - `findings.py`: what was found.
 - `record.py`: the calls that were made, and the stretches of calls that are to be made.
