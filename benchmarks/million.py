@@ -33,9 +33,7 @@ from benchmarks.rounds import Goal, environment
 from m2async.cli.manifests import Manifest
 from m2async.ledger import open_ledger
 from m2async.ledger.requests import to_columns
-from m2async.ledger.sqlite.connection import connect_writer
-from m2async.ledger.sqlite.file import LedgerFile
-from m2async.ledger.sqlite.statements import migrations, named_statements
+from m2async.ledger.sqlite.statements import named_statements
 from m2async.manifest import read_manifest
 
 APPLICATION = "carddemolocalapplication23"
@@ -61,13 +59,17 @@ def bare(manifest: Path, ledger: Path) -> dict[str, float]:
         ((1 << 32) + number, 1, key, *to_columns(request))
         for number, (key, request) in enumerate(read_manifest(manifest, application_id=APPLICATION), 1)
     ]
-    file = LedgerFile(ledger)
-    file.make(must_exist=False)
-    with closing(connect_writer(file, migrations(), busy_timeout=30)) as connection, _measured() as figures:
+    asyncio.run(_make(ledger))
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as connection, _measured() as figures:
         connection.execute("BEGIN")
         connection.executemany(named_statements("runs")["plan_row"], made)
         connection.execute("COMMIT")
     return figures
+
+
+async def _make(ledger: Path) -> None:
+    async with open_ledger(ledger):
+        pass
 
 
 def started(manifest: Path, ledger: Path) -> dict[str, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from m2async.clock import steady_time
 from m2async.ledger.errors import LedgerAddressError
 from m2async.ledger.interface import Ledger
-from m2async.ledger.memory import MemoryLedger
+from m2async.ledger.sqlite import FileStorage, MemoryStorage, SqliteLedger
 
 
 @asynccontextmanager
@@ -40,13 +40,8 @@ async def open_ledger(
         LedgerFullError, LedgerLockedError, LedgerIOError, LedgerDamagedError: what their names say.
     """
     path = _path(address)
-    if path is None:
-        ledger: Ledger = MemoryLedger(clock=clock)
-    else:
-        from m2async.ledger.sqlite.ledger import SqliteLedger
-
-        ledger = await SqliteLedger.open(path, must_exist=must_exist, clock=clock, busy_timeout=busy_timeout)
-    async with ledger:
+    storage = FileStorage(path, must_exist=must_exist, busy_timeout=busy_timeout) if path else MemoryStorage()
+    async with await SqliteLedger.open(storage, clock=clock) as ledger:
         yield ledger
 
 

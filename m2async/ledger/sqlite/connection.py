@@ -10,23 +10,22 @@ from pathlib import Path
 from urllib.parse import quote
 
 from m2async.ledger.errors import LedgerError, LedgerVersionError, NotALedgerError
-from m2async.ledger.sqlite.file import LedgerFile, translated
+from m2async.ledger.sqlite.file import translated
 from m2async.ledger.sqlite.statements import script, split_script
 
 APPLICATION_ID = 0x6D326173  # "m2as"; marks the file as ours (https://www.sqlite.org/pragma.html#pragma_application_id)
 _MIN_SQLITE = (3, 33, 0)  # UPDATE … FROM
 
 
-def connect_writer(file: LedgerFile, migrations: Sequence[str], *, busy_timeout: float) -> sqlite3.Connection:
-    """Open the file for writing, and bring its schema to the version that the last of `migrations` makes.
+def connect_writer(path: Path, migrations: Sequence[str], *, busy_timeout: float) -> sqlite3.Connection:
+    """Open a file for writing, and bring its schema to the version that the last of `migrations` makes.
 
     Every commit is synced to the disk before it returns. Waits at most `busy_timeout` seconds for other programs.
     """
-    address = str(file.path)
-    if sqlite3.sqlite_version_info < _MIN_SQLITE:
-        raise LedgerError(address, f"needs SQLite 3.33, and Python has {sqlite3.sqlite_version}")
+    address = str(path)
+    _check_version(address)
     try:
-        connection = _connect(file, busy_timeout)
+        connection = _connect(path, busy_timeout)
         try:
             _check_ours(connection, address, len(migrations))
             connection.execute("PRAGMA auto_vacuum = NONE")  # a file that shrinks is taken for damaged
@@ -45,13 +44,22 @@ def connect_writer(file: LedgerFile, migrations: Sequence[str], *, busy_timeout:
     return connection
 
 
-def connect_reader(file: LedgerFile, *, busy_timeout: float) -> sqlite3.Connection:
-    """Open the file for reading; it has been opened for writing before."""
+def connect_reader(path: Path, *, busy_timeout: float) -> sqlite3.Connection:
+    """Open a file for reading; it has been opened for writing before."""
     try:
-        connection = _connect(file, busy_timeout)
+        connection = _connect(path, busy_timeout)
         connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error as exc:
-        raise translated(exc, str(file.path)) from exc
+        raise translated(exc, str(path)) from exc
+    return connection
+
+
+def connect_memory(migrations: Sequence[str], address: str) -> sqlite3.Connection:
+    """Make a database in memory, for this connection alone, with the schema that `migrations` lead to."""
+    _check_version(address)
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.executescript("".join((*migrations, script("attempts"))))
     return connection
 
 
@@ -62,10 +70,15 @@ def integrity_problems(path: Path) -> list[str]:
     return [] if problems == ["ok"] else problems
 
 
-def _connect(file: LedgerFile, busy_timeout: float) -> sqlite3.Connection:
+def _check_version(address: str) -> None:
+    if sqlite3.sqlite_version_info < _MIN_SQLITE:
+        raise LedgerError(address, f"needs SQLite 3.33, and Python has {sqlite3.sqlite_version}")
+
+
+def _connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
     # Each connection is one thread's, but it is opened and closed by another where opening fails.
     return sqlite3.connect(
-        f"file:{quote(str(file.path))}?mode=rw",
+        f"file:{quote(str(path))}?mode=rw",
         uri=True,
         timeout=busy_timeout,
         isolation_level=None,

@@ -71,7 +71,10 @@ class LedgerFile:
 
     def remember(self) -> None:
         """Take the files as they are for the ledger's."""
-        self._seen = {path: path.stat() for path in (self.path, self._wal)}
+        try:
+            self._seen = {path: path.stat() for path in (self.path, self._wal)}
+        except OSError as exc:
+            raise translated_os_error(exc, str(self.path)) from exc
 
     def check(self) -> None:
         """Raise LedgerDamagedError if a file is not the one it was, or is shorter; they never shrink while in use."""

@@ -1,4 +1,4 @@
-"""The ledger in an SQLite file: one thread writes, one reads, and the event loop waits for neither."""
+"""The ledger in SQLite: a thread of its own writes, another reads a file, and the event loop waits for neither."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
 import anyio.lowlevel
@@ -44,12 +43,12 @@ from m2async.ledger.rows import (
     to_seconds,
 )
 from m2async.ledger.sqlite import activity, decisions, dependencies, reads, tracking
-from m2async.ledger.sqlite.connection import connect_reader, connect_writer
-from m2async.ledger.sqlite.file import LedgerFile, translated, translated_os_error
+from m2async.ledger.sqlite.file import translated
 from m2async.ledger.sqlite.group_commit import Writer, uninterrupted
 from m2async.ledger.sqlite.plan import Comparison, Planning
-from m2async.ledger.sqlite.run_lock import LockHeldError, RunLock, is_held
+from m2async.ledger.sqlite.run_lock import LockHeldError
 from m2async.ledger.sqlite.statements import migrations, named_statements
+from m2async.ledger.sqlite.storage import Storage
 from m2async.ledger.sqlite.writes import Batches, Place, Write, addition, decision, ended, intent
 from m2async.ledger.states import Event, RowState
 from m2async.ledger.texts import CRASH_CODE, CRASH_MESSAGE, check_key, clean
@@ -60,14 +59,15 @@ _T = TypeVar("_T")
 
 
 class SqliteLedger(Ledger):
-    """A ledger in an SQLite file; make it with `open`."""
+    """A ledger in an SQLite database; make it with `open`."""
 
-    def __init__(self, path: Path, clock: Callable[[], float], busy_timeout: float) -> None:
+    def __init__(self, storage: Storage, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.file = LedgerFile(path)
-        self.writer: Writer[Write] = Writer(f"ledger writer {path.name}", lambda writes: self.batches.commit(writes))
-        self._reader = ThreadPoolExecutor(1, f"ledger reader {path.name}")
-        self._busy_timeout = busy_timeout
+        self.storage = storage
+        self.writer: Writer[Write] = Writer(
+            f"ledger writer {storage.address}", lambda writes: self.batches.commit(writes)
+        )
+        self._reader = ThreadPoolExecutor(1, f"ledger reader {storage.address}")
         self._connections: list[sqlite3.Connection] = []
         self._runs: set[SqliteRun] = set()
         self._closed = False
@@ -75,21 +75,15 @@ class SqliteLedger(Ledger):
 
     @classmethod
     async def open(
-        cls,
-        path: Path,
-        *,
-        must_exist: bool = False,
-        clock: Callable[[], float] = steady_time,
-        busy_timeout: float = 30.0,
-        scripts: Sequence[str] | None = None,
+        cls, storage: Storage, *, clock: Callable[[], float] = steady_time, scripts: Sequence[str] | None = None
     ) -> Self:
-        """Open the ledger at a path, and make it if there is none; see `open_ledger`.
+        """Open the ledger of a storage; see `open_ledger`.
 
         `scripts` are the migrations that lead to the schema, by default the package's.
         """
-        ledger = cls(path, clock, busy_timeout)
+        ledger = cls(storage, clock)
         try:
-            await ledger.writer.call(lambda: ledger._connect(scripts or migrations(), must_exist=must_exist))
+            await ledger.writer.call(lambda: ledger._connect(scripts or migrations()))
         except BaseException:
             await ledger.aclose()
             raise
@@ -97,7 +91,7 @@ class SqliteLedger(Ledger):
 
     @property
     def address(self) -> str:
-        return str(self.file.path)
+        return self.storage.address
 
     async def open_run(
         self, name: str, *, manifest: str | None = None, digest: str | None = None, by_hand: bool = False
@@ -144,8 +138,10 @@ class SqliteLedger(Ledger):
                 await self.writer.aclose()
 
     async def read(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Ask the connection for reading, in its thread."""
+        """Ask the connection for reading, in its thread; where there is none, that for writing, between two commits."""
         self._check_open()
+        if len(self._connections) == 1:
+            return await self.writer.call(lambda: self._ask(function))
         return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._reader, self._ask, function))
 
     async def write(self, function: Callable[[], _T]) -> _T:
@@ -163,16 +159,9 @@ class SqliteLedger(Ledger):
 
     # In the threads
 
-    def _connect(self, scripts: Sequence[str], *, must_exist: bool) -> None:
-        self.file.make(must_exist=must_exist)
-        writer = connect_writer(self.file, scripts, busy_timeout=self._busy_timeout)
-        self._connections.append(writer)
-        self._connections.append(connect_reader(self.file, busy_timeout=self._busy_timeout))
-        try:
-            self.file.remember()
-        except OSError as exc:
-            raise translated_os_error(exc, self.address) from exc
-        self.batches = Batches(writer, self.file)
+    def _connect(self, scripts: Sequence[str]) -> None:
+        self._connections = self.storage.connect(scripts)
+        self.batches = Batches(self._connections[0], self.storage)
 
     def _disconnect(self) -> None:
         self._reader.shutdown()
@@ -185,13 +174,13 @@ class SqliteLedger(Ledger):
 
     def _ask(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
         try:
-            return function(self._connections[1])
+            return function(self._connections[-1])
         except sqlite3.Error as exc:
             raise translated(exc, self.address) from exc
 
 
 class SqliteRunView(RunView):
-    """A run in an SQLite file, for reading."""
+    """A run in SQLite, for reading."""
 
     def __init__(self, ledger: SqliteLedger, name: str) -> None:
         self._ledger = ledger
@@ -230,7 +219,7 @@ class SqliteRunView(RunView):
     # Executions
 
     async def in_use(self) -> bool:
-        return is_held(_lock_path(self._ledger, self.info.id))
+        return self._ledger.storage.is_locked(self.info.id)
 
     async def executions(self, first: int, last: int, *, open_only: bool = False) -> list[TrackedExecution]:
         return await self.read(
@@ -304,13 +293,13 @@ class SqliteRunView(RunView):
 
 
 class SqliteRun(SqliteRunView, Run):
-    """A run in an SQLite file, for writing; the ledger makes it, and `take` opens it."""
+    """A run in SQLite, for writing; the ledger makes it, and `take` opens it."""
 
     def __init__(self, ledger: SqliteLedger, name: str, manifest: str | None, digest: str | None) -> None:
         super().__init__(ledger, name)
         self._manifest = manifest
         self._digest = digest
-        self._lock: RunLock | None = None
+        self._unlock: Callable[[], object] | None = None
         self._closed = False
         self._clock = ledger.clock
         self._write: Callable[[Write], asyncio.Future[Any]] = ledger.writer.write
@@ -497,11 +486,9 @@ class SqliteRun(SqliteRunView, Run):
     def _take_lock(self, run_id: int, now: float) -> None:
         ledger = self._ledger
         try:
-            self._lock = RunLock.take(_lock_path(ledger, run_id), now)
+            self._unlock = ledger.storage.take_lock(run_id, now)
         except LockHeldError as exc:
             raise RunInUseError(ledger.address, self._name, **exc.holder._asdict()) from None
-        except OSError as exc:
-            raise translated_os_error(exc, ledger.address) from exc
 
     async def aclose(self) -> None:
         if self._closed:
@@ -509,13 +496,13 @@ class SqliteRun(SqliteRunView, Run):
         place, self._place = self._place, Place(0, self._name, 0)  # which has no rows to write
         self._closed = True
         self._ledger.forget(self)
-        if self._lock is not None:
-            release = partial(self._release, self._lock, place)
+        if self._unlock is not None:
+            release = partial(self._release, self._unlock, place)
             await self._ledger.writer.call(release)
 
-    def _release(self, lock: RunLock, place: Place) -> None:
+    def _release(self, unlock: Callable[[], object], place: Place) -> None:
         with ExitStack() as stack:
-            stack.callback(lock.release)
+            stack.callback(unlock)
             if not place.id or place.rows:
                 return
             with suppress(LedgerError), self._ledger.batches.transaction() as connection:
@@ -533,10 +520,6 @@ class SqliteRun(SqliteRunView, Run):
         if not self._place.rows and not self._info.planned:
             return RunNotPlannedError(self._ledger.address, self._name)
         return RowNotFoundError(self._ledger.address, self._name, number)
-
-
-def _lock_path(ledger: SqliteLedger, run_id: int) -> Path:
-    return Path(f"{ledger.file.path}-run-{run_id}.lock")
 
 
 def _nothing(connection: sqlite3.Connection, info: RunInfo) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -21,11 +22,13 @@ def named_statements(*names: str) -> Mapping[str, str]:
     return statements
 
 
+@cache
 def script(name: str) -> str:
     """Give a script of several statements."""
     return (_HERE / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
+@cache
 def migrations(directory: Traversable | None = None) -> tuple[str, ...]:
     """Give the scripts that lead from one schema version to the next; the first makes version 1."""
     scripts = sorted((directory or _HERE / "migrations").iterdir(), key=lambda script: script.name)

@@ -22,9 +22,10 @@ from m2async.ledger.errors import (
 )
 from m2async.ledger.requests import to_columns
 from m2async.ledger.rows import LedgerRow
-from m2async.ledger.sqlite.file import LedgerFile, translated
+from m2async.ledger.sqlite.file import translated
 from m2async.ledger.sqlite.reads import is_planned_as, row_of_key
 from m2async.ledger.sqlite.statements import named_statements
+from m2async.ledger.sqlite.storage import Storage
 from m2async.ledger.states import NEXT_STATE, Event, RowState, Standing, follow, illegal_reason
 from m2async.service import StartBatchJob
 
@@ -125,10 +126,10 @@ class _MisfitError(Exception):
 class Batches:
     """Makes batches of writes durable over one connection, in the connection's thread."""
 
-    def __init__(self, connection: sqlite3.Connection, file: LedgerFile) -> None:
+    def __init__(self, connection: sqlite3.Connection, storage: Storage) -> None:
         self._connection = connection
-        self._file = file
-        self._address = str(file.path)
+        self._storage = storage
+        self._address = storage.address
         self._damage: LedgerDamagedError | None = None
         self._rows_before: dict[Place, int] = {}
 
@@ -166,22 +167,22 @@ class Batches:
 
     @contextmanager
     def _sound(self) -> Iterator[None]:
-        """See that what is committed within goes into the file that the ledger was opened in."""
+        """See that what is committed within goes where the ledger was opened."""
         if self._damage is not None:
             raise self._damage
-        self._file_is_sound()  # before, as a file that was cut may be made long again by writing
+        self._check_storage()  # before, as a file that was cut may be made long again by writing
         try:
             yield
         except sqlite3.Error as exc:
-            self._file_is_sound()  # what became of the file explains more
+            self._check_storage()  # what became of the file explains more
             error = translated(exc, self._address)
             self._damage = error if isinstance(error, LedgerDamagedError) else None
             raise error from exc
-        self._file_is_sound()  # after, as what was written into a deleted file is not durable
+        self._check_storage()  # after, as what was written into a deleted file is not durable
 
-    def _file_is_sound(self) -> None:
+    def _check_storage(self) -> None:
         try:
-            self._file.check()
+            self._storage.check()
         except LedgerDamagedError as exc:
             self._damage = exc
             raise

@@ -31,6 +31,7 @@ from m2async.ledger.sqlite import plan
 from m2async.ledger.sqlite.connection import integrity_problems
 from m2async.ledger.sqlite.ledger import SqliteLedger
 from m2async.ledger.sqlite.statements import migrations, named_statements
+from m2async.ledger.sqlite.storage import FileStorage
 from tests.ledger.samples import APPLICATION, Clock, files_in, planned, request, rows
 
 WRITER = """
@@ -280,7 +281,7 @@ async def test_a_later_migration_is_made_on_opening_and_keeps_the_rows(path: Pat
         await run.intend(1, 1, 1.0)
     assert pragma(path, "user_version") == NEWEST
     later = (*migrations(), "-- later\nALTER TABLE runs ADD COLUMN owner TEXT;\nCREATE TABLE tags (tag TEXT);\n")
-    async with await SqliteLedger.open(path, clock=clock, scripts=later) as ledger:
+    async with await SqliteLedger.open(FileStorage(path), clock=clock, scripts=later) as ledger:
         [summary] = await ledger.runs()
         assert (summary.info.rows, summary.counts[RowState.INTENT]) == (3, 1)
     assert pragma(path, "user_version") == NEWEST + 1
@@ -291,7 +292,7 @@ async def test_a_later_migration_is_made_on_opening_and_keeps_the_rows(path: Pat
 
 async def test_a_ledger_of_a_later_version_is_left_alone(path: Path) -> None:
     later = (*migrations(), "CREATE TABLE tags (tag TEXT);")
-    async with await SqliteLedger.open(path, scripts=later):
+    async with await SqliteLedger.open(FileStorage(path), scripts=later):
         pass
     before = path.read_bytes()  # noqa: ASYNC240
     with pytest.raises(LedgerVersionError, match="upgrade m2async") as caught:
@@ -306,7 +307,7 @@ async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
         pass
     broken = (*migrations(), "CREATE TABLE tags (tag TEXT);\nALTER TABLE none ADD COLUMN owner TEXT;")
     with pytest.raises(Exception, match="no such table"):
-        await SqliteLedger.open(path, scripts=broken)
+        await SqliteLedger.open(FileStorage(path), scripts=broken)
     assert pragma(path, "user_version") == NEWEST
     async with open_ledger(path) as ledger:
         assert len(await ledger.runs()) == 1
