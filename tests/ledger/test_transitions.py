@@ -1,4 +1,4 @@
-"""Random writes, closings and crashes of the process's kind, against a model of a few lines."""
+"""Random writes, closings and crashes of the process's kind, against a model of a few lines and the table of states."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from m2async.ledger import (
+    Event,
     ExecutionClaimedError,
     IllegalTransitionError,
     Ledger,
@@ -22,6 +24,7 @@ from m2async.ledger import (
     Run,
     open_ledger,
 )
+from m2async.ledger.states import Standing, follow
 from m2async.service.requests import RestartJob
 from tests.ledger.samples import APPLICATION, Clock, rows
 
@@ -51,6 +54,7 @@ class Transitions(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.former: set[str] = set()  # executions that were restarted
         self.model = {number: Row() for number in range(1, ROWS + 1)}
+        self.standings = {number: Standing(RowState.PENDING, 0) for number in self.model}  # by the table
         self.contexts = open_ledger(type(self).address(self.directory.name), clock=Clock())
         self.ledger: Ledger = self.runner.run(self.contexts.__aenter__())
         self.run_: Run = self.runner.run(self.ledger.open_run("run"))
@@ -61,18 +65,25 @@ class Transitions(RuleBasedStateMachine):
         self.runner.close()
         self.directory.cleanup()
 
-    def write(self, make: Callable[[], Awaitable[None]], *, legal: bool) -> bool:
-        """Make a write, and see that it fails exactly where it is not legal."""
+    def write(self, number: int, event: Event, make: Callable[[], Awaitable[None]], *, fits: bool, legal: bool) -> bool:
+        """Make a write, and see that it fails exactly where it is not legal.
+
+        It is, if it `fits` the row's attempts, where the table allows the event.
+        """
 
         async def wait() -> None:
             await make()
 
+        after = follow(self.standings[number], event)
+        assert (fits and after is not None) == legal
         try:
             self.runner.run(wait())
         except (IllegalTransitionError, ExecutionClaimedError):
             assert not legal
             return False
         assert legal
+        assert after is not None
+        self.standings[number] = after
         return True
 
     @initialize()
@@ -83,8 +94,9 @@ class Transitions(RuleBasedStateMachine):
     def intend(self, number: int, off: int, resend: bool) -> None:
         row = self.model[number]
         attempt = row.attempts + 1 + off
-        legal = off == 0 and row.state == ("unknown" if resend else "pending")
-        if self.write(lambda: self.run_.intend(number, attempt, 1.0, resend=resend), legal=legal):
+        event, state = (Event.RESEND, "unknown") if resend else (Event.INTEND, "pending")
+        write = partial(self.run_.intend, number, attempt, 1.0, resend=resend)
+        if self.write(number, event, write, fits=off == 0, legal=off == 0 and row.state == state):
             row.state, row.attempts = "intent", attempt
 
     @rule(number=numbers, off=attempts)
@@ -92,23 +104,24 @@ class Transitions(RuleBasedStateMachine):
         row = self.model[number]
         legal = off == 0 and row.state == "intent"
         execution = f"own-{number}-{row.attempts}"
-        if self.write(lambda: self.run_.started(number, row.attempts + off, execution), legal=legal):
+        write = partial(self.run_.started, number, row.attempts + off, execution)
+        if self.write(number, Event.STARTED, write, fits=off == 0, legal=legal):
             row.state, row.execution = "started", execution
 
     @rule(number=numbers, off=attempts, rejected=st.booleans())
     def not_this_time(self, number: int, off: int, rejected: bool) -> None:
         row = self.model[number]
-        write = self.run_.rejected if rejected else self.run_.refused
-        if self.write(
-            lambda: write(number, row.attempts + off, "code", "message"), legal=off == 0 and row.state == "intent"
-        ):
+        event, write = (Event.REJECTED, self.run_.rejected) if rejected else (Event.REFUSED, self.run_.refused)
+        made = partial(write, number, row.attempts + off, "code", "message")
+        if self.write(number, event, made, fits=off == 0, legal=off == 0 and row.state == "intent"):
             row.state = "unknown" if row.doubts else "rejected" if rejected else "pending"
 
     @rule(number=numbers, off=attempts)
     def unknown(self, number: int, off: int) -> None:
         row = self.model[number]
         legal = off == 0 and row.state == "intent"
-        if self.write(lambda: self.run_.unknown(number, row.attempts + off, "code", "message"), legal=legal):
+        write = partial(self.run_.unknown, number, row.attempts + off, "code", "message")
+        if self.write(number, Event.UNKNOWN, write, fits=off == 0, legal=legal):
             row.state = "unknown"
             row.doubts.add(row.attempts)
 
@@ -116,31 +129,33 @@ class Transitions(RuleBasedStateMachine):
     def claim(self, number: int, attempt: int, execution: str) -> None:
         row = self.model[number]
         free = execution not in {row.execution for row in self.model.values()} | self.former
-        legal = row.state == "unknown" and attempt in row.doubts and free
-        if self.write(lambda: self.run_.claim(number, attempt, execution, "note"), legal=legal):
+        fits = attempt in row.doubts and free
+        write = partial(self.run_.claim, number, attempt, execution, "note")
+        if self.write(number, Event.CLAIMED, write, fits=fits, legal=fits and row.state == "unknown"):
             row.state, row.execution = "started", execution
             row.doubts.discard(attempt)
 
     @rule(number=numbers, off=attempts)
     def not_started(self, number: int, off: int) -> None:
         row = self.model[number]
-        legal = off == 0 and row.state == "unknown"
-        if self.write(lambda: self.run_.not_started(number, row.attempts + off, "note"), legal=legal):
+        write = partial(self.run_.not_started, number, row.attempts + off, "note")
+        if self.write(number, Event.NOT_STARTED, write, fits=off == 0, legal=off == 0 and row.state == "unknown"):
             row.state = "pending"
             row.doubts.clear()
 
     @rule(number=numbers, off=attempts)
     def retry(self, number: int, off: int) -> None:
         row = self.model[number]
-        legal = off == 0 and row.state == "rejected"
-        if self.write(lambda: self.run_.retry(number, row.attempts + off, "note"), legal=legal):
+        write = partial(self.run_.retry, number, row.attempts + off, "note")
+        if self.write(number, Event.RETRY, write, fits=off == 0, legal=off == 0 and row.state == "rejected"):
             row.state = "pending"
 
     @rule(number=numbers, off=attempts)
     def give_up(self, number: int, off: int) -> None:
         row = self.model[number]
-        legal = off == 0 and row.state == "pending" and row.attempts > 0
-        if self.write(lambda: self.run_.give_up(number, row.attempts + off, "note"), legal=legal):
+        fits = off == 0 and row.attempts > 0
+        write = partial(self.run_.give_up, number, row.attempts + off, "note")
+        if self.write(number, Event.GIVEN_UP, write, fits=fits, legal=fits and row.state == "pending"):
             row.state = "rejected"
 
     @rule(number=numbers, off=attempts)
@@ -148,7 +163,8 @@ class Transitions(RuleBasedStateMachine):
         row = self.model[number]
         legal = off == 0 and row.state == "started" and not row.doubts
         job = RestartJob(row.execution or "none", "STEP1")
-        if self.write(lambda: self.run_.restart(number, row.attempts + off, job, "note"), legal=legal):
+        write = partial(self.run_.restart, number, row.attempts + off, job, "note")
+        if self.write(number, Event.RESTART, write, fits=off == 0, legal=legal):
             assert row.execution is not None
             self.former.add(row.execution)
             row.state, row.execution = "pending", None
@@ -167,10 +183,13 @@ class Transitions(RuleBasedStateMachine):
     def leave_and_open_again(self) -> None:
         self.runner.run(self.run_.aclose())
         self.run_ = self.runner.run(self.ledger.open_run("run"))
-        for row in self.model.values():
+        for number, row in self.model.items():
             if row.state == "intent":
                 row.state = "unknown"
                 row.doubts.add(row.attempts)
+                crashed = follow(self.standings[number], Event.CRASH)
+                assert crashed is not None
+                self.standings[number] = crashed
 
     @invariant()
     def the_ledger_says_what_the_model_says(self) -> None:
@@ -184,6 +203,7 @@ class Transitions(RuleBasedStateMachine):
                     told[attempt.number].doubts.add(attempt.attempt)
             for row in await self.run_.page():
                 assert row.doubts == len(told[row.number].doubts)
+                assert Standing(row.state, row.doubts) == self.standings[row.number]
             counts = await self.run_.counts()
             states = [row.state for row in told.values()]
             assert counts == {state: states.count(state.label) for state in RowState}
@@ -205,13 +225,13 @@ class InMemory(Transitions):
         return "memory:"
 
 
-class InSqlite(Transitions):
+class InFile(Transitions):
     @staticmethod
     def address(directory: str) -> Path:
         return Path(directory, "ledger.db")
 
 
-@pytest.mark.parametrize(("machine", "examples"), [(InMemory, 100), (InSqlite, 50)])
+@pytest.mark.parametrize(("machine", "examples"), [(InMemory, 100), (InFile, 50)])
 def test_whatever_happens_the_ledger_follows_the_table(machine: type[Transitions], examples: int) -> None:
     run_state_machine_as_test(
         machine,

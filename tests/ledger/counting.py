@@ -1,4 +1,4 @@
-"""How a run went, counted from its rows and their history in memory; sqlite_activity.py asks SQLite the same."""
+"""How a run went, counted in the plainest way from its rows and their history: what a ledger must count as well."""
 
 from __future__ import annotations
 
