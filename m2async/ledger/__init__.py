@@ -12,8 +12,8 @@ Where to read on:
 - `interface.py`: what a ledger does; `opening.py`: which there are, and how they are named.
 - `states.py`: the states of a row, and what may follow on what.
 - `rows.py`, `activity.py`, `errors.py`: what a ledger tells.
-- `memory.py`: the plain implementation. `sqlite/` is the durable one. Both ask `clock_check.py` before a run
-  is gone on with.
+- `sqlite/`: the ledger of one machine, in a file or in memory.
+- `changes.py`, `requests.py`, `texts.py`: what a ledger needs wherever it keeps its rows.
 
 A caller that is cancelled between `intend` and the call's first byte owes the ledger a `refused`: nothing was sent.
 """

@@ -76,9 +76,6 @@ NEXT_STATE: dict[tuple[RowState, Event], RowState] = {
 }
 """Every legal transition of a row without doubts; whatever is not here is illegal."""
 
-NEVERTHELESS_UNKNOWN = frozenset({Event.REFUSED, Event.REJECTED})
-"""What says nothing about an earlier attempt: with one in doubt it leads to UNKNOWN."""
-
 
 def follow(standing: Standing, event: Event) -> Standing | None:
     """Say where `event` leads a row from `standing`; None if it must not happen there."""
@@ -95,7 +92,7 @@ def follow(standing: Standing, event: Event) -> Standing | None:
             doubts = 0
         case Event.RESTART if doubts:  # its job would change under the attempt in doubt
             return None
-        case Event.REFUSED | Event.REJECTED if doubts:
+        case Event.REFUSED | Event.REJECTED if doubts:  # which says nothing about the earlier attempt
             state = RowState.UNKNOWN
     return Standing(state, doubts)
 

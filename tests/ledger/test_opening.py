@@ -12,6 +12,11 @@ async def test_each_ledger_in_memory_has_its_own_runs() -> None:
     async with open_ledger("memory:") as one, planned(one):
         async with open_ledger("memory:") as other:
             assert await other.runs() == []
+            async with planned(other, 5) as run:  # of the same name
+                await run.intend(5, 1, 1.0)
+        assert [summary.info.rows for summary in await one.runs()] == [3]
+    async with open_ledger("memory:") as later:
+        assert await later.runs() == []
 
 
 @pytest.mark.parametrize("form", ["{}", "sqlite:///{}"])

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Collection
 from sys import intern
 
-from m2async.ledger.dependencies import After
+from m2async.ledger.changes import After
 from m2async.ledger.errors import RowNotFoundError
 from m2async.ledger.rows import LedgerRow, RunInfo
 from m2async.ledger.sqlite.reads import row_of_key

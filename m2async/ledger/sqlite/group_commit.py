@@ -16,7 +16,7 @@ _W = TypeVar("_W")
 _T = TypeVar("_T")
 
 
-class _Call(NamedTuple):
+class _Errand(NamedTuple):
     function: Callable[[], object]
 
 
@@ -46,7 +46,7 @@ class Writer(Generic[_W]):
     async def call(self, function: Callable[[], _T]) -> _T:
         """Run a function in the thread, behind all that is queued; a cancelled caller waits for its end as well."""
         future: asyncio.Future[_T] = self._loop.create_future()
-        self._queue.put((future, _Call(function)))
+        self._queue.put((future, _Errand(function)))
         return await uninterrupted(future)
 
     async def aclose(self) -> None:
@@ -63,10 +63,10 @@ class Writer(Generic[_W]):
         while not self._ended:
             entries = [queue.get()]
             entries += [queue.get_nowait() for _ in range(queue.qsize())]  # nobody else takes any
-            for are_calls, together in groupby(entries, _is_call):
-                if are_calls:
-                    for future, call in together:
-                        self._run(future, call.function)
+            for are_errands, together in groupby(entries, _is_errand):
+                if are_errands:
+                    for future, errand in together:
+                        self._run(future, errand.function)
                 else:
                     futures, writes = zip(*together, strict=True)
                     self._make(futures, writes)
@@ -109,8 +109,8 @@ def _end(futures: Sequence[asyncio.Future[Any]], results: Sequence[object] | Non
             future.set_result(result)
 
 
-def _is_call(entry: tuple[asyncio.Future[Any], object]) -> bool:
-    return type(entry[1]) is _Call
+def _is_errand(entry: tuple[asyncio.Future[Any], object]) -> bool:
+    return type(entry[1]) is _Errand
 
 
 async def uninterrupted(future: asyncio.Future[_T]) -> _T:

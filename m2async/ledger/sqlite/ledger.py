@@ -15,8 +15,7 @@ from msgspec.structs import replace
 
 from m2async.clock import steady_time
 from m2async.ledger.activity import STRETCHES, Activity, LatencyCount
-from m2async.ledger.clock_check import check_clock
-from m2async.ledger.dependencies import check_same
+from m2async.ledger.changes import check_clock, check_same_order
 from m2async.ledger.errors import (
     LedgerClosedError,
     LedgerError,
@@ -323,7 +322,7 @@ class SqliteRun(SqliteRunView, Run):
             return
         planned = await (self._compare if self._info.planned or self._place.rows else self._insert)(iter(rows))
         if self._info.planned:
-            check_same(self._ledger.address, self._name, await self.dependencies(), after or {})
+            check_same_order(self._ledger.address, self._name, await self.dependencies(), after or {})
         if check is not None:
             await check()
         new = {} if self._info.planned else after or {}

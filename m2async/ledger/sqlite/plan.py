@@ -6,8 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from itertools import islice
 
-from m2async.ledger.changes import Changes
-from m2async.ledger.dependencies import After
+from m2async.ledger.changes import After, Changes
 from m2async.ledger.errors import DuplicateKeyError
 from m2async.ledger.requests import to_columns
 from m2async.ledger.sqlite import dependencies
@@ -23,7 +22,7 @@ PAGE = 10_000
 """Rows that are compared at a time."""
 
 _SQL = named_statements("runs")
-_Row = tuple[str, StartBatchJob]
+KeyedRequest = tuple[str, StartBatchJob]
 
 
 class Planning:
@@ -40,7 +39,7 @@ class Planning:
         with self._batches.transaction() as connection:
             connection.execute(_SQL["clear_plan"], (self._place.base, self._place.last))
 
-    def next_batch(self, rows: Iterator[_Row]) -> bool:
+    def next_batch(self, rows: Iterator[KeyedRequest]) -> bool:
         """Plan the next batch of rows; tells whether there may be more."""
         before = self.rows
         with self._batches.transaction() as connection:
@@ -58,7 +57,7 @@ class Planning:
             connection.execute(_SQL["planned"], (self.rows, manifest, digest, self._place.id))
         self._place.rows = self.rows
 
-    def _columns(self, rows: Iterator[_Row]) -> Iterator[tuple[int | str | None, ...]]:
+    def _columns(self, rows: Iterator[KeyedRequest]) -> Iterator[tuple[int | str | None, ...]]:
         base, run = self._place.base, self._place.id
         for self._key, request in rows:
             self.rows += 1
@@ -74,7 +73,7 @@ class Comparison:
         self._changes = Changes(place.rows)
         self._given = 0
 
-    def next_batch(self, connection: sqlite3.Connection, rows: Iterator[_Row]) -> bool:
+    def next_batch(self, connection: sqlite3.Connection, rows: Iterator[KeyedRequest]) -> bool:
         """Compare the next batch of rows; tells whether there may be more."""
         first = self._place.base + self._given + 1
         last = min(first + PAGE - 1, self._place.base + self._place.rows)

@@ -50,7 +50,7 @@ class Place:
         return self.base + 0xFFFF_FFFF
 
 
-class Kind(IntEnum):
+class WriteKind(IntEnum):
     """What a write is; the writes of a batch are made kind by kind, in this order."""
 
     FIRST_INTENT = 0
@@ -79,9 +79,9 @@ def intent(place: Place, number: int, attempt: int, sent_at: int, *, resend: boo
     """Write that an attempt will be sent."""
     row = place.base + number
     if attempt == 1 and not resend:
-        return Kind.FIRST_INTENT, place, row, (row, sent_at)
+        return WriteKind.FIRST_INTENT, place, row, (row, sent_at)
     state = RowState.UNKNOWN if resend else RowState.PENDING
-    return Kind.FURTHER_INTENT, place, row, (row, attempt, state.value, sent_at)
+    return WriteKind.FURTHER_INTENT, place, row, (row, attempt, state.value, sent_at)
 
 
 def ended(
@@ -99,7 +99,7 @@ def ended(
     row = place.base + number
     state, state_in_doubt, doubts, in_history = _AFTER_INTENT[event]
     return (
-        Kind.ENDED,
+        WriteKind.ENDED,
         place,
         row,
         (row, attempt, state, state_in_doubt, doubts, ended_at, execution_id, request_id, code, message, in_history),
@@ -108,7 +108,7 @@ def ended(
 
 def addition(place: Place, key: str, request: StartBatchJob) -> Write:
     """Add a row to the run's end, or find the one that has this key."""
-    return Kind.ADD, place, (place.id, key), (key, request, to_columns(request))
+    return WriteKind.ADD, place, (place.id, key), (key, request, to_columns(request))
 
 
 def decision(place: Place, number: int, what: str, make: Callable[[sqlite3.Connection], bool]) -> Write:
@@ -116,7 +116,7 @@ def decision(place: Place, number: int, what: str, make: Callable[[sqlite3.Conne
 
     It must change nothing before it gives False or raises; `what` says what it would have done.
     """
-    return Kind.DECISION, place, (row := place.base + number), (row, what, make)
+    return WriteKind.DECISION, place, (row := place.base + number), (row, what, make)
 
 
 class _MisfitError(Exception):
@@ -138,7 +138,7 @@ class Batches:
         self._rows_before = {}
         try:
             with suppress(_MisfitError):
-                if all(write[0] <= Kind.ENDED for write in writes):
+                if all(write[0] <= WriteKind.ENDED for write in writes):
                     with self._sound():
                         self._make_attempts(writes)
                     return None
@@ -191,14 +191,14 @@ class Batches:
 
     def _together(self, writes: Sequence[Write]) -> list[object]:
         self._make_attempts(writes)
-        additions = [write for write in writes if write[0] == Kind.ADD]
+        additions = [write for write in writes if write[0] == WriteKind.ADD]
         added = iter(self._add_all(additions) if additions else ())
         results: list[object] = []
         for write in writes:
             match write[0]:
-                case Kind.ADD:
+                case WriteKind.ADD:
                     results.append(next(added))
-                case Kind.DECISION:
+                case WriteKind.DECISION:
                     results.append(self._decide(write))
                 case _:
                     results.append(None)
@@ -209,7 +209,7 @@ class Batches:
             raise _MisfitError
         rows: list[list[Any]] = [
             [row for its_kind, _, _, row in writes if its_kind == kind]
-            for kind in (Kind.FIRST_INTENT, Kind.FURTHER_INTENT, Kind.ENDED)
+            for kind in (WriteKind.FIRST_INTENT, WriteKind.FURTHER_INTENT, WriteKind.ENDED)
         ]
         rows.append([row for row in rows[-1] if row[-1] is not None])
         try:
@@ -240,15 +240,16 @@ class Batches:
 
     def _alone(self, write: Write) -> object:
         kind, place, _, row = write
-        if kind == Kind.DECISION:
+        if kind == WriteKind.DECISION:
             return self._decide(write)
         try:
-            if kind == Kind.ADD:
+            if kind == WriteKind.ADD:
                 return self._add(write)
             self._make_attempts([write])
         except _MisfitError:
-            attempt = 1 if kind == Kind.FIRST_INTENT else row[1]
-            return self._illegal(place, row[0], f"{'the end' if kind == Kind.ENDED else 'intent'} of attempt {attempt}")
+            what = "the end" if kind == WriteKind.ENDED else "intent"
+            attempt = 1 if kind == WriteKind.FIRST_INTENT else row[1]
+            return self._illegal(place, row[0], f"{what} of attempt {attempt}")
         return None
 
     def _add(self, write: Write) -> LedgerRow | LedgerError:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from m2async.ledger.sqlite.group_commit import Writer, _Call
+from m2async.ledger.sqlite.group_commit import Writer, _Errand
 
 
 class Disk:
@@ -152,7 +152,7 @@ def test_a_loop_that_is_gone_does_not_hurt_the_thread(disk: Disk) -> None:
 
     writer, future = asyncio.run(leave())
     disk.free.set()
-    writer._queue.put((future, _Call(writer._end)))
+    writer._queue.put((future, _Errand(writer._end)))
     writer._thread.join(10)
     assert not writer._thread.is_alive()
     assert disk.batches == [["written"]]
