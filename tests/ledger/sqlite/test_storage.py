@@ -12,9 +12,9 @@ from m2async.ledger import RowState, RunInUseError, open_ledger
 from tests.ledger.samples import APPLICATION, files_in, planned
 
 
-def files_open() -> set[Path]:
-    links = [link.resolve() for link in Path("/proc/self/fd").iterdir()]
-    return {path for path in links if path.is_file()}
+def files_open() -> list[str]:
+    """Give the files that this process has open, also those that have no name any more."""
+    return sorted(str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_file())
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc to see open files in")
