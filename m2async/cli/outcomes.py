@@ -92,5 +92,3 @@ def _ended_in(outcome: Outcome) -> str:
             return outcome.execution_id
         case Rejected() | Unknown():
             return f"{outcome.error.code}: {outcome.error.message}"
-        case _:
-            raise AssertionError(outcome)

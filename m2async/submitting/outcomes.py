@@ -9,18 +9,19 @@ import msgspec
 from m2async.errors import CallError, M2AsyncError
 from m2async.service import StartBatchJob
 
-State = Literal["started", "rejected", "unknown", "skipped"]
+OutcomeState = Literal["started", "rejected", "unknown", "skipped"]
+"""An outcome in one word; what was rejected without an attempt was skipped."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """One job's end, as Started, Rejected or Unknown; `attempts` counts the calls that were sent."""
+class _Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """What every outcome has; `attempts` counts the calls that were sent."""
 
     key: str
     request: StartBatchJob
     attempts: int
 
     @property
-    def state(self) -> State:
+    def state(self) -> OutcomeState:
         """The outcome in one word, as output lines have it."""
         raise NotImplementedError
 
@@ -39,7 +40,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-class Started(Outcome, frozen=True, kw_only=True, gc=False):
+class Started(_Ended, frozen=True, kw_only=True, gc=False):
     """The service answered with an execution id."""
 
     execution_id: str
@@ -47,21 +48,21 @@ class Started(Outcome, frozen=True, kw_only=True, gc=False):
     adopted: bool = False
 
     @property
-    def state(self) -> State:
+    def state(self) -> OutcomeState:
         return "started"
 
 
-class Rejected(Outcome, frozen=True, kw_only=True):
+class Rejected(_Ended, frozen=True, kw_only=True):
     """The job was surely not started: the service refused it, or with no attempt it was not sent."""
 
     error: M2AsyncError
 
     @property
-    def state(self) -> State:
+    def state(self) -> OutcomeState:
         return "rejected" if self.attempts else "skipped"
 
 
-class Unknown(Outcome, frozen=True, kw_only=True):
+class Unknown(_Ended, frozen=True, kw_only=True):
     """The whole request may have reached the service, and no readable answer says what became of it.
 
     `candidates` are the executions that may be the job's, where they were looked for.
@@ -71,8 +72,12 @@ class Unknown(Outcome, frozen=True, kw_only=True):
     candidates: tuple[str, ...] = ()
 
     @property
-    def state(self) -> State:
+    def state(self) -> OutcomeState:
         return "unknown"
+
+
+Outcome = Started | Rejected | Unknown
+"""How a job ended; each has its `key` and `request`, `state`, and in `attempts` how many calls were sent."""
 
 
 class Attempted(Protocol):
