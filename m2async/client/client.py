@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 CallNext = Callable[[StartBatchJob], Coroutine[Any, Any, StartBatchJobResponse]]
+"""What sends a request: the next middleware, or the client itself."""
+
 Middleware = Callable[[StartBatchJob, CallNext], Coroutine[Any, Any, StartBatchJobResponse]]
+"""What stands around the starts of a client (`M2Client.use`): a function of the request and of what sends it."""
 
 _PAGE_SIZE = 2_000  # MaxResults: the most that the service gives at once
 

@@ -3,7 +3,7 @@
 from m2async.following.cancel import OF_ALL, Calls, CancelsExecutions, Fate, cancel_execution, cancel_executions
 from m2async.following.logs import JobLogs, LogsError
 from m2async.following.restart import NoRestartPointError, restart_job
-from m2async.following.tracker import Change, Tracker
+from m2async.following.tracker import Change, Tracker, TracksExecutions
 
 __all__ = [
     "OF_ALL",
@@ -15,6 +15,7 @@ __all__ = [
     "LogsError",
     "NoRestartPointError",
     "Tracker",
+    "TracksExecutions",
     "cancel_execution",
     "cancel_executions",
     "restart_job",

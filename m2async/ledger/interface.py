@@ -285,8 +285,8 @@ class Ledger(ABC):
         that somebody decides what became of rows who does not go by their times.
 
         Raises RunInUseError while the run is open for writing, in this process or another, and, unless `by_hand`,
-        ClockSetBackError where attempts are in doubt and the clock is more than `Margins.uncertainty` behind the
-        latest time in the run: it was set back, and the times of those attempts are not this clock's.
+        ClockSetBackError where attempts are in doubt and the clock is more than two seconds behind the latest time in
+        the run: it was set back, and the times of those attempts are not this clock's.
         """
 
     @abstractmethod

@@ -15,11 +15,13 @@ from m2async.errors import ConfigurationError, InvalidRequestError
 from m2async.service import check_identifier
 
 DEFAULT_APPLICATION_ID = "carddemolocalapplication23"
+"""The application that a local endpoint has unless told."""
 
 ApplicationStatus = Literal[  # ApplicationLifecycle
     "Creating", "Created", "Available", "Ready", "Starting", "Running", "Stopping", "Stopped", "Failed", "Deleting",
     "Deleting From Environment",
 ]  # fmt: skip
+"""What GetApplication can say of an application; its jobs are started while it is Running."""
 
 _DAY = 86_400
 

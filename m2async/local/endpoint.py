@@ -43,7 +43,7 @@ class LocalEndpoint:
         port: the port of 127.0.0.1 to listen at; 0 takes a free one.
         rate: the quota of StartBatchJob, in calls a second; without it there is none.
         burst: how many calls the quota allows at once; `max(1, rate)` if not given.
-        faults: the shares, from 0 to 1, of StartBatchJob calls that meet a fault, by its name (see Fault).
+        faults: the shares, from 0 to 1, of StartBatchJob calls that meet a fault, by its name (see `Fault`).
         seed: the same seed gives the same execution ids, run times and faults, call by call.
         definitions: the applications and their jobs, as `load_definitions` reads them; without it one Running
             application, DEFAULT_APPLICATION_ID, with the members of CardDemo. Any script and any S3 job is accepted,

@@ -22,12 +22,13 @@ from m2async.manifest.rows import COLUMNS, PARAM, ManifestRow, RequestMaker, pro
 from m2async.manifest.source import Source
 from m2async.manifest.yaml_rows import TOP_LEVEL, yaml_rows
 
-Format: TypeAlias = Literal["csv", "jsonl", "yaml"]
+ManifestFormat: TypeAlias = Literal["csv", "jsonl", "yaml"]
+"""What a manifest is written in."""
 _Entries: TypeAlias = Generator[ManifestRow | ManifestError, None, None]
 
 _MAX_PROBLEMS = 1_000
 _ROWS_OF_FORMAT = {"csv": csv_rows, "jsonl": jsonl_rows, "yaml": yaml_rows}
-_FORMAT_OF_SUFFIX: Mapping[str, Format] = {
+_FORMAT_OF_SUFFIX: Mapping[str, ManifestFormat] = {
     ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".yaml": "yaml", ".yml": "yaml",
 }  # fmt: skip
 
@@ -46,7 +47,7 @@ def read_manifest(
     source: str | PathLike[str] | BinaryIO,
     *,
     name: str | None = None,
-    format: Format | None = None,  # noqa: A002 - the word for it
+    format: ManifestFormat | None = None,  # noqa: A002 - the word for it
     application_id: str | None = None,
     params: Mapping[str, str] | None = None,
     unique_keys: bool = True,
@@ -92,7 +93,7 @@ def check_manifest(
     source: str | PathLike[str] | BinaryIO,
     *,
     name: str | None = None,
-    format: Format | None = None,  # noqa: A002 - the word for it
+    format: ManifestFormat | None = None,  # noqa: A002 - the word for it
     application_id: str | None = None,
     params: Mapping[str, str] | None = None,
     unique_keys: bool = True,
@@ -117,7 +118,7 @@ def find_lines(
     keys: AbstractSet[str],
     *,
     name: str | None = None,
-    format: Format | None = None,  # noqa: A002 - the word for it
+    format: ManifestFormat | None = None,  # noqa: A002 - the word for it
     application_id: str | None = None,
     params: Mapping[str, str] | None = None,
 ) -> Mapping[str, int]:
@@ -177,7 +178,7 @@ class _OpenManifest:
         self,
         stream_or_path: str | PathLike[str] | BinaryIO,
         name: str | None,
-        form: Format | None,
+        form: ManifestFormat | None,
         maker: RequestMaker,
     ) -> None:
         self._maker = maker
@@ -268,7 +269,7 @@ def _open(path: Path, name: str) -> BinaryIO:
         raise ManifestError([problem(name, None, None, f"cannot be opened: {reason}")]) from None
 
 
-def _sniffed(source: Source) -> Format:
+def _sniffed(source: Source) -> ManifestFormat:
     """Tell the format by the first line that is not blank."""
     line = source.head.lstrip().partition(b"\n")[0].decode(errors="replace").strip()
     if line.startswith("{"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
 from time import monotonic
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -54,21 +55,21 @@ class Submission:
     )  # fmt: skip
 
     def __init__(self, key: str, request: StartBatchJob, results: Results, row: LedgerRow | None = None) -> None:
-        self.key = key
-        self.request = request
-        self.results = results
-        self.row = row
-        self.is_entered = False  # whether it is known what the ledger has of it
-        self.in_lane = False
-        self.is_aside = False
-        self._began = 0.0
-        self.attempts = 0
+        self.key: str = key
+        self.request: StartBatchJob = request
+        self.results: Results = results
+        self.row: LedgerRow | None = row
+        self.is_entered: bool = False  # whether it is known what the ledger has of it
+        self.in_lane: bool = False
+        self.is_aside: bool = False
+        self._began: float = 0.0
+        self.attempts: int = 0
         self.grant: Grant | None = None
-        self.admitted_at = 0.0  # when its application's circuit let it through
-        self.failures = 0  # attempts after which it was to be sent again
-        self.failed_at = 0.0  # when the first of them failed
+        self.admitted_at: float = 0.0  # when its application's circuit let it through
+        self.failures: int = 0  # attempts after which it was to be sent again
+        self.failed_at: float = 0.0  # when the first of them failed
         self.in_doubt: CallError | None = None
-        self.sends_in_doubt = 0
+        self.sends_in_doubt: int = 0
         self.written: asyncio.Future[None] | None = None  # the answer's way into the ledger
 
     def begin(self) -> None:
@@ -123,8 +124,16 @@ class Caller:
             self.outcome.exception()  # counts as seen also where the caller was cancelled before it could look
 
 
-class SubmittedJobs:
-    """The outcomes of `submit_many` as they come: an async iterator in constant memory."""
+class SubmittedJobs(AsyncIterator[Outcome], ABC):
+    """The outcomes of `submit_many` in the order in which the jobs end: an async iterator in constant memory."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Read no more requests, and send none that is still in line; calls under way end as they will."""
+
+
+class SubmissionStream(SubmittedJobs):
+    """Reads requests as their jobs end, and gives the outcomes."""
 
     def __init__(
         self,
@@ -146,10 +155,7 @@ class SubmittedJobs:
         self._feeder: anyio.CancelScope | None = None
         self._open = 0  # what an outcome may still come from: jobs, and the feeder
         self._failure: Exception | None = None
-        self.abandoned = False
-
-    def __aiter__(self) -> Self:
-        return self
+        self.abandoned: bool = False
 
     async def __anext__(self) -> Outcome:
         if self._feeder is None:
@@ -168,7 +174,6 @@ class SubmittedJobs:
         return outcome
 
     async def aclose(self) -> None:
-        """Read no more requests, and send none that is still in line; calls under way end as they will."""
         self.abandoned = True
         if self._feeder is not None:
             self._feeder.cancel()

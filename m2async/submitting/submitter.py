@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from types import TracebackType
@@ -44,7 +44,7 @@ from m2async.pacing import Pacer, RetryPolicy, TokenBucket, wait_before_resend
 from m2async.service import StartBatchJob, StartBatchJobResponse
 from m2async.submitting.circuits import Circuits
 from m2async.submitting.consequences import Consequence, Failures, Step, consequence
-from m2async.submitting.intake import Caller, Request, Submission, SubmittedJobs
+from m2async.submitting.intake import Caller, Request, Submission, SubmissionStream, SubmittedJobs
 from m2async.submitting.lanes import Lanes
 from m2async.submitting.outcomes import Outcome, Rejected, Started, Unknown, rejected, started, unknown
 from m2async.submitting.recording import Recording
@@ -58,7 +58,7 @@ _OF_ONE_JOB = (IllegalTransitionError, ManifestChangedError)
 class StartsBatchJobs(Protocol):
     """What a submitter needs of a client; M2Client is one."""
 
-    async def start_batch_job(self, request: StartBatchJob, /) -> StartBatchJobResponse:
+    def start_batch_job(self, request: StartBatchJob, /) -> Awaitable[StartBatchJobResponse]:
         """Send the request once, or raise the CallError that says what became of it."""
 
 
@@ -200,7 +200,7 @@ class Submitter:
         The iteration raises what reading `requests` raised, and SubmissionStoppedError if the
         submitter stopped, after the outcomes of what was sent.
         """
-        return SubmittedJobs(
+        return SubmissionStream(
             requests, ahead=3 * self._concurrency, put=self._put, spawn=self._spawn, stop_error=self._stop_error
         )
 

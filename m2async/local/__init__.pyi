@@ -1,0 +1,9 @@
+from .definitions import DEFAULT_APPLICATION_ID as DEFAULT_APPLICATION_ID
+from .definitions import ApplicationDefinition as ApplicationDefinition
+from .definitions import ApplicationStatus as ApplicationStatus
+from .definitions import JobDefinition as JobDefinition
+from .definitions import StepDefinition as StepDefinition
+from .definitions import load_definitions as load_definitions
+from .endpoint import LocalEndpoint as LocalEndpoint
+from .faults import Fault as Fault
+from .faults import parse_fault as parse_fault
