@@ -55,7 +55,7 @@ class ManifestError(M2AsyncError):
 
     def __init__(self, problems: Sequence[ManifestProblem]) -> None:
         super().__init__("\n".join(map(str, problems)))
-        self.problems = tuple(problems)
+        self.problems: tuple[ManifestProblem, ...] = tuple(problems)
 
 
 class HeldError(M2AsyncError):
@@ -139,7 +139,7 @@ class M2ServiceException(CallError):  # noqa: N818 - the services' exceptions be
         self.details: Mapping[str, Any] = dict(details or {})
         # A 4xx was refused before it had an effect; after anything else the job may run. But for 408: it can be meant
         # for the idle connection, and be on its way while a request arrives whole (RFC 9110, section 15.5.9).
-        self.may_have_started = not 400 <= http_status < 500 or http_status == 408
+        self.may_have_started: bool = not 400 <= http_status < 500 or http_status == 408
 
     @property
     def code(self) -> str:
@@ -158,11 +158,11 @@ class M2ServiceException(CallError):  # noqa: N818 - the services' exceptions be
 class AccessDeniedException(M2ServiceException):
     """The caller may not do this (HTTP 403)."""
 
-    default_fault = "client"
+    default_fault: ClassVar[Literal["client", "server"] | None] = "client"
 
 
 class _ResourceException(M2ServiceException):
-    default_fault = "client"
+    default_fault: ClassVar[Literal["client", "server"] | None] = "client"
 
     @property
     def resource_id(self) -> str | None:
@@ -194,7 +194,7 @@ class ValidationExceptionField:
 class ValidationException(M2ServiceException):
     """One or more members of the request are not valid (HTTP 400)."""
 
-    default_fault = "client"
+    default_fault: ClassVar[Literal["client", "server"] | None] = "client"
 
     @property
     def reason(self) -> str | None:
@@ -217,7 +217,7 @@ class ValidationException(M2ServiceException):
 class ThrottlingException(M2ServiceException):
     """The request rate exceeds a quota (HTTP 429); nothing was started."""
 
-    default_fault = "client"
+    default_fault: ClassVar[Literal["client", "server"] | None] = "client"
 
     @property
     def quota_code(self) -> str | None:
@@ -233,13 +233,13 @@ class ThrottlingException(M2ServiceException):
 class InternalServerException(M2ServiceException):
     """An unexpected error inside the service (HTTP 500); the job may have been started."""
 
-    default_fault = "server"
+    default_fault: ClassVar[Literal["client", "server"] | None] = "server"
 
 
 class AuthenticationException(M2ServiceException):
     """The credentials or the signature are not accepted; codes common to all AWS services."""
 
-    default_fault = "client"
+    default_fault: ClassVar[Literal["client", "server"] | None] = "client"
 
 
 class ExpiredTokenException(AuthenticationException):
@@ -274,6 +274,7 @@ EXCEPTION_OF_CODE: Mapping[str, type[M2ServiceException]] = {
     "ValidationError": ValidationException,
     "InternalServerException": InternalServerException,
 }
+"""The class of each code that has one of its own."""
 
 
 def service_exception(

@@ -6,6 +6,7 @@ MAX_KEY = 512
 """Characters of a key: it is an index entry of every ledger and one cell of every table."""
 
 KEY_RULE = f"must have 1 to {MAX_KEY} printable characters"
+"""What a message says of a text that is no key."""
 
 
 def is_key(value: object) -> bool:

@@ -176,6 +176,7 @@ class Ambiguous:
 
 
 Decision = Adopted | NotStarted | Ambiguous
+"""What is found out about a job whose answer was lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="m2async",
     help="Start AWS Mainframe Modernization batch jobs in bulk.",
     no_args_is_help=True,

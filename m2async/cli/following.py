@@ -32,7 +32,7 @@ class Following:
         logger: FilteringBoundLogger | None,
     ) -> None:
         self.dispatch = dispatch
-        self.failures = 0
+        self.failures: int = 0
         self._run = run
         self._tracker = Tracker(client, ledger, run, more=self._more_are_started, logger=logger, troubled=say_trouble)
         self._stop = stop

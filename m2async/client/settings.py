@@ -24,7 +24,7 @@ from botocore.utils import get_environ_proxies
 from m2async.client.wire.sigv4 import Credentials
 from m2async.errors import ConfigurationError, CredentialsError
 
-CREDENTIALS_ERRORS = (
+CREDENTIALS_ERRORS: tuple[type[Exception], ...] = (
     botocore_exceptions.NoCredentialsError,
     botocore_exceptions.PartialCredentialsError,
     botocore_exceptions.CredentialRetrievalError,
@@ -34,7 +34,9 @@ CREDENTIALS_ERRORS = (
     botocore_exceptions.RefreshWithMFAUnsupportedError,
     botocore_exceptions.SSOError,
     botocore_exceptions.LoginError,
+    botocore_exceptions.ClientError,  # of a call that was to bring them, such as AssumeRole
 )
+"""What botocore raises where no credentials can be had."""
 
 _HOOKS = (
     "provide-client-params", "before-parameter-build", "before-call", "request-created", "choose-signer", "before-sign",
@@ -88,7 +90,7 @@ class Aws:
                 "m2", region_name=region_name, endpoint_url=settings.endpoint_url, verify=settings.verify, config=config
             )
             client = await stack.enter_async_context(creation)
-        except (*CREDENTIALS_ERRORS, botocore_exceptions.ClientError) as exc:  # ClientError: such as of AssumeRole
+        except CREDENTIALS_ERRORS as exc:
             raise CredentialsError(sentence(exc)) from exc
         except botocore_exceptions.NoRegionError as exc:
             raise ConfigurationError("no AWS region is set: give --region (region_name=) or set AWS_REGION") from exc
@@ -182,7 +184,9 @@ class SessionCredentials:
         """
         try:
             frozen = await self._found.get_frozen_credentials()
-        except (*CREDENTIALS_ERRORS, botocore_exceptions.ClientError, botocore_exceptions.ConnectionError) as exc:
+        except CREDENTIALS_ERRORS as exc:
+            raise CredentialsError(sentence(exc)) from exc
+        except botocore_exceptions.ConnectionError as exc:
             raise CredentialsError(sentence(exc)) from exc
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
@@ -200,7 +204,7 @@ class SessionCredentials:
             provider = self._session.get_component("credential_provider")
             try:
                 found = await provider.load_credentials()
-            except (*CREDENTIALS_ERRORS, botocore_exceptions.ClientError) as exc:
+            except CREDENTIALS_ERRORS as exc:
                 raise CredentialsError(sentence(exc)) from exc
             finally:
                 self._renewals += 1

@@ -73,8 +73,8 @@ class Access:
         self._token = token
         self._hosts = frozenset({f"{ADDRESS}:{port}", f"localhost:{port}"})
         self.folder = folder
-        self.url = f"http://{ADDRESS}:{port}/?token={token}"
-        self.cookie = f"m2async-{port}"
+        self.url: str = f"http://{ADDRESS}:{port}/?token={token}"
+        self.cookie: str = f"m2async-{port}"
 
     @property
     def set_cookie(self) -> str:

@@ -24,6 +24,7 @@ OF_ALL = (AccessDeniedException, AuthenticationException, CredentialsError, Conf
 
 
 CancelOutcome = Literal["cancelling", "had ended", "not cancelled"]
+"""What came of a cancellation."""
 
 
 class Cancellation(NamedTuple):

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import NamedTuple
 
-PAGE = 2_000  # MaxResults: executions that one list shows
-IDS = 10  # IdentifierList: executions that one list can be asked for by their ids
+PAGE = 2_000
+"""Executions that one list shows (MaxResults)."""
+
+IDS = 10
+"""Executions that one list can be asked for by their ids (IdentifierList)."""
 
 LIST_LAG = 10.0
 """Seconds in which a new execution may be missing from the service's list."""

@@ -143,9 +143,13 @@ class ManifestChangedError(LedgerError):
         counts: tuple[int, int, int] | None = None,
     ) -> None:
         self.run = run
-        self.added, self.removed, self.changed = tuple(added), tuple(removed), tuple(changed)
+        self.added: tuple[str, ...] = tuple(added)
+        self.removed: tuple[str, ...] = tuple(removed)
+        self.changed: tuple[str, ...] = tuple(changed)
         counts = counts or (len(added), len(removed), len(changed))
-        self.added_count, self.removed_count, self.changed_count = counts
+        self.added_count: int = counts[0]
+        self.removed_count: int = counts[1]
+        self.changed_count: int = counts[2]
         parts = [
             f"{count:,} {what} ({', '.join(keys)}{', …' if count > len(keys) else ''})"
             for what, count, keys in zip(

@@ -58,7 +58,7 @@ class LinesOfKeys(Keys):
 
     def __init__(self, wanted: AbstractSet[str]) -> None:
         self.lines: dict[str, int] = {}
-        self.taken = 0
+        self.taken: int = 0
         self._wanted = wanted
 
     def take(self, key: object, line: int) -> str:

@@ -94,7 +94,7 @@ class RequestMaker:
     def __init__(self, application_id: str | None, params: Mapping[str, str]) -> None:
         StartBatchJob(_SOUND_APPLICATION if application_id is None else application_id, _SOUND_JOB, params)
         self.application_id = application_id
-        self.params = dict(params)
+        self.params: dict[str, str] = dict(params)
 
     def request(self, fields: Mapping[str, Any], params: Mapping[str, Any]) -> StartBatchJob:
         """Make the request of a row's given fields (no key among them) and parameters, or raise RowError."""

@@ -29,7 +29,7 @@ class Source:
         head = self._look_ahead()
         if head.startswith(_NOT_UTF_8):
             raise self.error(None, "is UTF-16 or UTF-32: save it as UTF-8")
-        self.head = head.removeprefix(codecs.BOM_UTF8)
+        self.head: bytes = head.removeprefix(codecs.BOM_UTF8)
 
     def error(self, line: int | None, reason: str, column: str | None = None) -> ManifestError:
         """Make the error of one problem in this manifest."""

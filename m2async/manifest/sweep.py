@@ -28,7 +28,7 @@ class AxisError(Exception):
     def __init__(self, line: int, path: str, reason: str) -> None:
         super().__init__(line, path, reason)
         self.line = line
-        self.fault = RowProblem(path, reason)
+        self.fault: RowProblem = RowProblem(path, reason)
 
 
 class Axis(Iterable[str]):

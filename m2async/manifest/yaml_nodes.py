@@ -51,6 +51,7 @@ class Map(NamedTuple):
 
 
 Node: TypeAlias = Scalar | List | Map
+"""What a YAML document is made of."""
 
 
 def compose(source: Source) -> Node | None:

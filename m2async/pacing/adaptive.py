@@ -39,9 +39,9 @@ class AdaptiveRate:
         self._at_given = rate is not None
         self._seeking = rate is None
         self._found = _FIRST_RATE if rate is None else rate
-        self.rate = self._found
-        self.burst = 1.0 if self._given is None else self._given[1]
-        self.paused_until = -math.inf
+        self.rate: float = self._found
+        self.burst: float = 1.0 if self._given is None else self._given[1]
+        self.paused_until: float = -math.inf
         self._throttles = Throttles()
         self._calls_known = 0.0  # on how many accepted calls the quota found rests
         self._began: float | None = None  # calls sent since then let the rate grow

@@ -19,8 +19,8 @@ class TokenBucket:
 
     def __init__(self, rate: float, burst: float = 1.0) -> None:
         _check(rate, burst)
-        self.rate = rate
-        self.burst = burst
+        self.rate: float = rate
+        self.burst: float = burst
         self._tokens = float(burst)
         self._filled_at = float("-inf")
         self._full_at = float("-inf")

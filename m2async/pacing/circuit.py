@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 
 FIRST_PAUSE = 5.0
+"""Seconds until the first probe, unless told."""
+
 LONGEST_PAUSE = 300.0
+"""Seconds from one probe to the next, at most."""
 
 
 class Circuit:

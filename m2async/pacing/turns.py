@@ -24,7 +24,7 @@ class Flow:
         if not 0 < weight < inf:
             raise ValueError(f"weight must be above 0 and finite, not {weight}")
         self.weight = weight
-        self.start = 0.0  # this and the following are the business of Turns
+        self.start: float = 0.0  # this and the following are the business of Turns
         self.lines: dict[TokenBucket | None, Line] = {}
         self.ready: list[tuple[int, Line]] = []
         self.has_turns = False

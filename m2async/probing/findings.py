@@ -10,6 +10,7 @@ import msgspec
 from m2async.figures import LatencyFigures
 
 LoadProfile = Literal["ramp", "constant", "steps"]
+"""By which plan a probe offers its calls."""
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from m2async.probing.bucket_fit import (
     Arrival,
@@ -20,6 +20,7 @@ from m2async.probing.bucket_fit import (
     mismatched,
     saturated,
 )
+from m2async.probing.findings import LoadProfile
 from m2async.probing.record import Call, CallStretch, QuotaVerdict, Record, SentStretch, StretchKind
 
 FIRST_RATE = 10.0
@@ -59,7 +60,7 @@ class Estimates(NamedTuple):
 class Plan(ABC):
     """Says what to send next; `done` has the stretches that were made, the last of them perhaps not to its end."""
 
-    profile: Literal["ramp", "constant", "steps"]
+    profile: LoadProfile
 
     def __init__(self) -> None:
         self.done: list[SentStretch] = []
@@ -87,7 +88,7 @@ class Steps(Plan):
 
     def __init__(self, rates: Sequence[float], seconds: float) -> None:
         super().__init__()
-        self.profile = "constant" if len(rates) == 1 else "steps"
+        self.profile: LoadProfile = "constant" if len(rates) == 1 else "steps"
         self._rates = rates
         self._each = seconds
 
@@ -120,7 +121,7 @@ class Ramp(Plan):
     accepted besides what flows in is the burst. Where the bucket fills too slowly for that, the ramp has told it.
     """
 
-    profile = "ramp"
+    profile: LoadProfile = "ramp"
 
     def __init__(self, limits: Limits) -> None:
         super().__init__()

@@ -83,8 +83,8 @@ class Probe:
         max_seconds: float,
         events: Events | None = None,
     ) -> None:
-        self.calls = 0
-        self.throttled = 0
+        self.calls: int = 0
+        self.throttled: int = 0
         self.error: M2AsyncError | None = None
         self.started: list[str] = []
         self.cancelled: list[str] = []
@@ -108,7 +108,7 @@ class Probe:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.Future[None] | None = None
         self._unreached = 0
-        self.stand_in_starts = 0
+        self.stand_in_starts: int = 0
 
     @property
     def elapsed(self) -> float:

@@ -60,6 +60,7 @@ class Record:
 
 
 StretchKind = Literal["ramp", "settle", "hold", "flash", "step"]
+"""What a stretch is for; see Ramp and Steps."""
 
 
 class CallStretch(NamedTuple):

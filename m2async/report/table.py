@@ -67,7 +67,7 @@ class Table:
     """
 
     def __init__(self, origin: float, after: Mapping[str, Sequence[str]], most: int = MOST_ROWS) -> None:
-        self.seen = 0
+        self.seen: int = 0
         self._origin = origin
         self._after = after
         self._most = most

@@ -12,6 +12,7 @@ from m2async.pages import plural, seconds
 from m2async.service import Result
 
 Tone = Literal["good", "bad", "unsure", "open"]
+"""How a verdict is coloured."""
 
 
 class Attention(NamedTuple):

@@ -16,8 +16,11 @@ from msgspec.structs import force_setattr
 
 from m2async.errors import InvalidRequestError
 
-MAX_PARAMS = 500  # BatchJobParametersMap
-MAX_PARAM_VALUE = 1_024  # BatchParamValue
+MAX_PARAMS = 500
+"""Parameters of a job at most (BatchJobParametersMap)."""
+
+MAX_PARAM_VALUE = 1_024
+"""Characters of a parameter's value at most (BatchParamValue)."""
 
 _IDENTIFIER = re.compile(r"\S{1,80}")  # Identifier
 _PARAM_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{1,31}")  # BatchParamKey

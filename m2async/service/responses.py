@@ -12,6 +12,7 @@ from m2async.errors import InvalidRequestError
 from m2async.service.requests import Job, job_from_api
 
 TERMINAL_STATUSES = frozenset({"Cancelled", "Succeeded", "Failed", "Purged", "Succeeded With Warning"})
+"""The statuses in which an execution has ended."""
 
 
 class StartBatchJobResponse(msgspec.Struct, frozen=True, gc=False):

@@ -23,6 +23,8 @@ from typing import NamedTuple
 from m2async.service.responses import TERMINAL_STATUSES
 
 OPEN_STATUSES = frozenset({"Submitting", "Holding", "Dispatching", "Running", "Cancelling"})
+"""The statuses of an execution in progress."""
+
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
 

@@ -34,7 +34,7 @@ class Dispatch:
     """
 
     def __init__(self, run: Run, after: Mapping[str, Sequence[str]], max_running: int | None) -> None:
-        self.in_order = bool(after)
+        self.in_order: bool = bool(after)
         self._run = run
         self._schedule = Schedule(after, max_running=max_running)
         self._max_running = max_running

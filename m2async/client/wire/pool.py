@@ -46,7 +46,7 @@ class Pool:
         self._tls = tls
         self._max_connections = max_connections
         self._connect_timeout = connect_timeout
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
         self._idle: list[Connection] = []
         self._closed = False
@@ -213,8 +213,8 @@ class Connection(asyncio.Protocol):
     _has_unread: Callable[[], object]
 
     def __init__(self, pool: Pool) -> None:
-        self.was_made = False
-        self.idle_since = 0.0
+        self.was_made: bool = False
+        self.idle_since: float = 0.0
         self._pool = pool
         self._parser = ResponseParser()
         self._waiter: asyncio.Future[Response] | None = None

@@ -62,7 +62,7 @@ class SqliteLedger(Ledger):
 
     def __init__(self, storage: Storage, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.storage = storage
+        self.storage: Storage = storage
         self.writer: Writer[Write] = Writer(
             f"ledger writer {storage.address}", lambda writes: self.batches.commit(writes)
         )
@@ -160,7 +160,7 @@ class SqliteLedger(Ledger):
 
     def _connect(self, scripts: Sequence[str]) -> None:
         self._connections = self.storage.connect(scripts)
-        self.batches = Batches(self._connections[0], self.storage)
+        self.batches: Batches = Batches(self._connections[0], self.storage)
 
     def _disconnect(self) -> None:
         self._reader.shutdown()

@@ -32,7 +32,7 @@ class Planning:
         self._place = place
         self._address = address
         self._batches = batches
-        self.rows = rows
+        self.rows: int = rows
 
     def begin(self) -> None:
         """Remove what an unfinished plan left."""

@@ -39,10 +39,10 @@ class Place:
     __slots__ = ("base", "id", "name", "rows")
 
     def __init__(self, id_: int, name: str, rows: int) -> None:
-        self.id = id_
-        self.name = name
-        self.base = id_ << 32
-        self.rows = rows
+        self.id: int = id_
+        self.name: str = name
+        self.base: int = id_ << 32
+        self.rows: int = rows
 
     @property
     def last(self) -> int:
@@ -71,7 +71,8 @@ _AFTER_INTENT = {
         None if event is Event.STARTED else event.value,
     )
     for event in (Event.STARTED, Event.REFUSED, Event.REJECTED, Event.UNKNOWN)
-    if (after := follow(Standing(RowState.INTENT, 1), event))
+    for after in [follow(Standing(RowState.INTENT, 1), event)]
+    if after
 }
 
 
