@@ -123,6 +123,7 @@ async def test_every_job_is_started_once_and_has_its_execution_id(endpoint: Loca
     assert len(executions) == 300
     assert {o.key for o in ended} == {key for key, _ in pairs}
     for outcome in ended:
+        assert isinstance(outcome, Outcome)
         assert isinstance(outcome, Started)
         assert executions[outcome.execution_id] == outcome.request.params["NUMBER"]
         assert outcome.attempts == 1
