@@ -13,7 +13,7 @@ import msgspec
 
 from m2async.clock import steady_time
 from m2async.errors import EXCEPTION_OF_CODE, ThrottlingException
-from m2async.figures.latency import Latencies, LatencyFigures
+from m2async.figures.latency import Latencies, LatencyFigures, nearest_rank
 from m2async.ledger import (
     Activity,
     AttemptCount,
@@ -173,9 +173,7 @@ async def read_figures(view: RunView) -> RunFigures:
     counts = await view.counts()
     executions = await view.execution_counts()
     activity = await view.activity()
-    latencies = Latencies()
-    for latency in await view.latencies():
-        latencies.record(latency.seconds, latency.attempts)
+    latencies = Latencies(await view.latencies())
     width, stretches = _stretches(activity)
     return RunFigures(
         info=view.info,
@@ -356,12 +354,7 @@ def duration_of(execution: TrackedExecution) -> float | None:
 
 
 def _durations(seconds: Sequence[float]) -> Durations | None:
-    """Percentiles by the nearest rank; there is no longest duration, so a histogram would not do."""
     if not seconds:
         return None
     ordered = sorted(seconds)
-
-    def at(percent: float) -> float:
-        return ordered[math.ceil(percent / 100 * len(ordered)) - 1]
-
-    return Durations(len(ordered), at(50), at(90), at(99), ordered[-1])
+    return Durations(len(ordered), *(ordered[nearest_rank(at, len(ordered)) - 1] for at in (50, 90, 99, 100)))

@@ -1,15 +1,14 @@
-"""How long calls took, in percentiles: the only file that knows HdrHistogram."""
+"""How long calls took, in percentiles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, count
 
 import msgspec
-from hdrh.histogram import HdrHistogram
-
-_LONGEST = 3_600.0  # seconds
-_DIGITS = 3
-_CURVE_TICKS = 5  # points of the curve in each half of what remains to 100 %
 
 
 class LatencyFigures(msgspec.Struct, frozen=True):
@@ -24,33 +23,46 @@ class LatencyFigures(msgspec.Struct, frozen=True):
 
 
 class Latencies:
-    """Latencies from 1 µs to an hour, kept to three digits, whatever their number."""
+    """Latencies, counted to the microsecond.
 
-    def __init__(self) -> None:
-        self._histogram = HdrHistogram(1, round(_LONGEST * 1e6), _DIGITS)
-        self._max = 0.0
+    Arguments:
+        counted: seconds, and how many calls took so long.
+    """
+
+    def __init__(self, counted: Iterable[tuple[float, int]]) -> None:
+        calls = Counter[int]()
+        for seconds, number in counted:
+            calls[max(0, round(seconds * 1e6))] += number  # a clock that was set back gives less than nothing
+        self._micros = sorted(calls)
+        self._ranks = list(accumulate(calls[micros] for micros in self._micros))
 
     def __len__(self) -> int:
-        count: int = self._histogram.get_total_count()
-        return count
-
-    def record(self, seconds: float, count: int = 1) -> None:
-        """Note a latency that so many calls had; what is longer than an hour counts as an hour."""
-        self._max = max(self._max, seconds)
-        self._histogram.record_value(max(1, round(min(seconds, _LONGEST) * 1e6)), count)
+        return self._ranks[-1] if self._ranks else 0
 
     def at(self, percent: float) -> float:
-        """Give the latency, in seconds, that so many percent of the calls did not exceed."""
-        return min(float(self._histogram.get_value_at_percentile(percent)) / 1e6, self._max)
+        """Give the latency, in seconds, that so many percent of the calls did not exceed; there must be a call."""
+        return self._micros[bisect_left(self._ranks, nearest_rank(percent, len(self)))] / 1e6
 
     def figures(self) -> LatencyFigures | None:
         """Sum them up; None if there are none."""
         if not len(self):
             return None
-        return LatencyFigures(len(self), self.at(50), self.at(90), self.at(99), self.at(99.9), self._max)
+        return LatencyFigures(len(self), *map(self.at, (50, 90, 99, 99.9, 100)))
 
     def curve(self) -> Iterator[tuple[float, float]]:
-        """Give percentiles and their latencies in seconds, the more of them the nearer 100 %."""
-        if len(self):
-            for step in self._histogram.get_percentile_iterator(_CURVE_TICKS):
-                yield step.percentile_level_iterated_to, min(step.value_iterated_to / 1e6, self._max)
+        """Give percentiles and their latencies in seconds, rising; from 90 to 99 % as many as below, and so on."""
+        if not len(self):
+            return
+        for percent in (100 - rest / 10**nines for nines in count() for rest in range(100, 10, -5)):
+            if nearest_rank(percent, len(self)) == len(self):
+                break
+            yield percent, self.at(percent)
+        yield 100.0, self.at(100)
+
+
+def nearest_rank(percent: float, number: int) -> int:
+    """Give the place, from 1, of a percentile among so many sorted values; it is always the place of one of them.
+
+    Source: Hyndman and Fan, Sample Quantiles in Statistical Packages (1996), definition 1.
+    """
+    return max(1, math.ceil(round(percent * number / 100, 6)))  # rounded, as 99.9 has no exact float

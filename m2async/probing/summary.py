@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from m2async.figures import Latencies, LatencyFigures
+from m2async.figures import Latencies
 from m2async.probing.findings import Findings, NotCancelled, Quota, RateStep, Span
 from m2async.probing.plans import Estimates, Plan
 from m2async.probing.record import Call, QuotaVerdict, SentStretch
@@ -194,21 +194,13 @@ def _step(done: SentStretch) -> RateStep:
         accepted=_count(calls, QuotaVerdict.ACCEPTED),
         throttled=_count(calls, QuotaVerdict.THROTTLED),
         unknown=_count(calls, QuotaVerdict.UNKNOWN),
-        latency=_figures(calls),
+        latency=_latencies(calls).figures(),
     )
 
 
 def _latencies(calls: Iterable[Call]) -> Latencies:
     """Latencies as a client of an open loop sees them: from when a call was due, whenever it was sent."""
-    latencies = Latencies()
-    for call in calls:
-        if call.answered is not None:
-            latencies.record(call.answered - call.due)
-    return latencies
-
-
-def _figures(calls: Iterable[Call]) -> LatencyFigures | None:
-    return _latencies(calls).figures()
+    return Latencies((call.answered - call.due, 1) for call in calls if call.answered is not None)
 
 
 def _sustained(calls: Sequence[Call]) -> float:

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2async.figures.figures import AnswerStretch, JobTally, Phase, RunFigures, duration_of, is_throttle, read_figures
-from m2async.figures.latency import Latencies
 from m2async.ledger import (
     Event,
     ExecutionCount,
@@ -210,10 +209,3 @@ async def test_figures_of_fifty_thousand_rows_are_read_in_less_than_a_second(tmp
             least = min(least, time.perf_counter() - began)
             await asyncio.sleep(0)
     assert least < 1.0
-
-
-def test_a_latency_curve_has_its_last_point_at_the_longest() -> None:
-    latencies = Latencies()
-    for millis in range(1, 1_001):
-        latencies.record(millis / 1e3)
-    assert list(latencies.curve())[-1] == (100.0, 1.0)

@@ -15,9 +15,7 @@ HOSTILE = "<script>window.hit=1</script>\u202e\"'>" + "z" * 10_000
 
 
 def findings(**given: Any) -> Findings:
-    latencies = Latencies()
-    for millis in range(1, 301):
-        latencies.record(millis / 1e3)
+    latencies = Latencies((millis / 1e3, 1) for millis in range(1, 301))
     spans = [
         Span(begin=place * 0.5, end=place * 0.5 + 0.5, due=20, sent=20, accepted=15, throttled=5, unknown=0)
         for place in range(20)
