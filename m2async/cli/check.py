@@ -12,8 +12,8 @@ from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.errors import ConfigurationError, CredentialsError
-from m2async.manifest import ManifestSummary
 from m2async.submitting import NamedJobs, Report, preflight
+from m2async.texts import plural
 
 
 def check(path: str, application: str | None, params: dict[str, str], service: Service) -> None:
@@ -30,7 +30,8 @@ def check(path: str, application: str | None, params: dict[str, str], service: S
         if report.findings:
             show_problems(manifest.error(report.findings))
             raise typer.Exit(BAD_INPUT)
-    say(_all_is_well(summary))
+    jobs, applications = plural(summary.rows, "job"), plural(len(summary.applications), "application")
+    say(f"{jobs} of {applications}: nothing wrong was found")
 
 
 def _look_up(service: Service, wanted: NamedJobs) -> Report:
@@ -45,9 +46,3 @@ def _look_up(service: Service, wanted: NamedJobs) -> Report:
         fail(str(exc), BAD_INPUT)
     except CredentialsError as exc:
         fail(f"no credentials: {exc}", STOPPED)
-
-
-def _all_is_well(summary: ManifestSummary) -> str:
-    jobs = f"{summary.rows:,} job{'s' if summary.rows > 1 else ''}"
-    applications = len(summary.applications)
-    return f"{jobs} of {applications:,} application{'s' if applications > 1 else ''}: nothing wrong was found"

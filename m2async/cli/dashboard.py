@@ -13,7 +13,6 @@ from m2async.cli.service import Service
 from m2async.dashboard import serve
 from m2async.errors import ConfigurationError
 from m2async.ledger import LedgerAddressError, LedgerError, open_ledger
-from m2async.pages import visible
 
 
 def dashboard(url: str | None, port: int, service: Service) -> None:
@@ -37,4 +36,4 @@ def dashboard(url: str | None, port: int, service: Service) -> None:
 
 
 def _report(run_name: str, what: str) -> None:
-    say(visible(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} run {run_name}: {what}"))
+    say(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} run {run_name}: {what}")

@@ -18,6 +18,7 @@ from m2async.cli.output import BAD_INPUT, fail, say
 from m2async.errors import InvalidRequestError, ManifestError, ManifestProblem
 from m2async.manifest import ManifestRow, ManifestSummary, check_manifest, find_lines, read_manifest
 from m2async.submitting import Finding
+from m2async.texts import plural
 
 T = TypeVar("T")
 _MOST_PROBLEMS = 50
@@ -123,9 +124,9 @@ def show_problems(error: ManifestError) -> None:
     """Print every problem of a manifest, up to a bound, and how many there are."""
     for problem in error.problems[:_MOST_PROBLEMS]:
         say(str(problem))
-    count, more = len(error.problems), len(error.problems) - _MOST_PROBLEMS
+    more = len(error.problems) - _MOST_PROBLEMS
     hidden = f", of which {more:,} are not shown" if more > 0 else ""
-    say(f"m2async: {count:,} problem{'s' if count > 1 else ''} in the manifest{hidden}; nothing was sent")
+    say(f"m2async: {plural(len(error.problems), 'problem')} in the manifest{hidden}; nothing was sent")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from typing import Any, Literal, NoReturn
 
 import typer
 
+from m2async.texts import visible
+
 BAD_INPUT = 2
 STOPPED = 3
 
@@ -21,8 +23,8 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def say(message: str) -> None:
-    """Print a message on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """Print a message on stderr, without the control characters that a terminal would obey."""
+    print(*map(visible, message.split("\n")), sep="\n", file=sys.stderr, flush=True)
 
 
 def emit(line: str) -> None:
@@ -64,13 +66,8 @@ def emit_list(
 def table_line(cells: Iterable[str], widths: Iterable[int]) -> str:
     """Lay out one line of a table; what is too wide is cut where the output is a terminal."""
     cut = sys.stdout.isatty()
-    return "  ".join(_fitted(_printable(cell), width, cut) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return "  ".join(_fitted(visible(cell), width, cut) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def _fitted(cell: str, width: int, cut: bool) -> str:
     return f"{cell[: width - 1]}…" if cut and len(cell) > width else f"{cell:<{width}}"
-
-
-def _printable(text: str) -> str:
-    """Escape control characters, which a terminal would obey."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

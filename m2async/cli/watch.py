@@ -21,7 +21,7 @@ from m2async.cli.running import Signals, run
 from m2async.cli.track import summary
 from m2async.figures import Look, Looks, Phase, Rhythm, RunFigures, Trouble, words
 from m2async.ledger import Ledger, LedgerAddressError, LedgerError, RowState, RunNotFoundError, RunView
-from m2async.pages import percent, visible
+from m2async.texts import percent, visible
 
 _LINE_EVERY = 5.0
 """Seconds between two lines, at least, where the output is no terminal."""
@@ -49,9 +49,9 @@ def watch(url: str | None, run_name: str) -> None:
     try:
         run(watching)
     except (LedgerAddressError, RunNotFoundError) as exc:
-        fail(visible(str(exc)), BAD_INPUT)
+        fail(str(exc), BAD_INPUT)
     except LedgerError as exc:
-        fail(visible(str(exc)), STOPPED)
+        fail(str(exc), STOPPED)
 
 
 async def _find(ledger: Ledger, run_name: str) -> RunView:
@@ -65,7 +65,7 @@ async def _refuse(ledger: Ledger, run_name: str, error: RunNotFoundError) -> NoR
     names = [each.info.name for each in await ledger.runs()]
     near = difflib.get_close_matches(run_name, names, cutoff=0.4)
     hint = f"; nearest: {', '.join(near)}" if near else "" if names else "; it has no runs at all"
-    fail(visible(f"{error}{hint}"), BAD_INPUT)
+    fail(f"{error}{hint}", BAD_INPUT)
 
 
 async def _follow(view: RunView, shown: Screen | Lines) -> None:

@@ -16,7 +16,7 @@ from m2async.errors import CallError, M2AsyncError
 from m2async.following import Calls, Tracker, cancel_executions
 from m2async.ledger import Ledger, RunView
 from m2async.pacing import TokenBucket
-from m2async.pages import number
+from m2async.texts import number
 
 CANCEL_RATE = 5.0
 """Calls a second with which executions are cancelled."""

@@ -14,8 +14,9 @@ from m2async.dashboard.feed import Parts
 from m2async.errors import M2AsyncError
 from m2async.figures import AnswerStretch, Look, Phase, RunFigures, words
 from m2async.ledger import RowState
-from m2async.pages import NOTHING, STATES, Pages, charts, number, percent, plural, seconds, visible
+from m2async.pages import STATES, Pages, charts
 from m2async.service import Result
+from m2async.texts import NOTHING, number, percent, plural, seconds, visible
 
 _SHOWN = 20  # troubles
 _FAILURES = 5  # reasons why executions could not be cancelled

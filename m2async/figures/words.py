@@ -6,8 +6,8 @@ from collections import Counter
 
 from m2async.figures.figures import RunFigures, is_throttle
 from m2async.ledger import Orders, RowState
-from m2async.pages import number, percent, plural, seconds
 from m2async.service import Result
+from m2async.texts import number, percent, plural, seconds
 
 _RESULTS = {Result.SUCCESS: "succeeded", Result.FAILURE: "failed", Result.OPEN: "not ended"}
 

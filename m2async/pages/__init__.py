@@ -1,10 +1,9 @@
-"""What every page shares: its look, its charts, and how values are put into words.
+"""What every page shares: its look, its frame and its charts.
 
-`Pages(package).render` makes a whole page of a template that extends `base.html`; `charts` draws, `texts` words.
+`Pages(package).render` makes a whole page of a template that extends `base.html`; `charts` draws.
 """
 
 from m2async.pages.marks import STATES
 from m2async.pages.page import Pages, policy
-from m2async.pages.texts import NOTHING, moment, number, percent, plural, seconds, visible
 
-__all__ = ["NOTHING", "STATES", "Pages", "moment", "number", "percent", "plural", "policy", "seconds", "visible"]
+__all__ = ["STATES", "Pages", "policy"]

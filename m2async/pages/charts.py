@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import vl_convert
 from markupsafe import Markup
 
-from m2async.pages.texts import number
+from m2async.texts import number
 
 _WIDTHS = {"wide": 1056, "narrow": 240}  # of what is inside the axes, in pixels: a phone shows it unscaled
 _AXIS = 48  # pixels to the left of it

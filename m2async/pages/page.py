@@ -9,10 +9,11 @@ from hashlib import sha256
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from m2async.pages import texts
+from m2async.texts import moment, number, percent, plural, seconds, visible
 
 _HERE = "m2async.pages"
 _STYLE, _THEME = "style.css", "theme.js"
+_CUT = 80  # characters that are shown of a text from elsewhere, unless told
 
 
 class Pages:
@@ -33,7 +34,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-        self._environment.filters.update({**texts.FILTERS, **filters})
+        self._environment.filters.update({**_FILTERS, **filters})
 
     def render(
         self,
@@ -97,5 +98,18 @@ def _hash(source: str) -> str:
     return f"'sha256-{b64encode(sha256(source.encode()).digest()).decode()}'"
 
 
+def data(text: object, limit: int = _CUT) -> Markup:
+    """Show a text from elsewhere: cut, visible, and apart from the direction of the text around it."""
+    shown = str(text)
+    if len(shown) > limit:
+        shown = f"{shown[:limit]}…"
+    return Markup("<bdi>{}</bdi>").format(visible(shown))
+
+
 def _finalize(value: object) -> object:
-    return texts.visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+_FILTERS: dict[str, Callable[..., str]] = {
+    each.__name__: each for each in (data, number, seconds, moment, percent, plural)
+}

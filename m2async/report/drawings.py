@@ -8,7 +8,8 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from m2async.figures import LatencyFigures
-from m2async.pages import charts, plural, seconds
+from m2async.pages import charts
+from m2async.texts import plural, seconds
 
 _SHARES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from m2async.pages import Pages, number, percent, plural, seconds
+from m2async.pages import Pages
 from m2async.probing import Findings
 from m2async.report import drawings
+from m2async.texts import number, percent, plural, seconds
 
 _KINDS = ("accepted", "throttled", "unknown")
 _LISTED = 100  # executions and steps

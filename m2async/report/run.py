@@ -8,11 +8,12 @@ from shlex import quote
 
 from m2async.figures import JobTally, RunFigures, duration_of, read_figures
 from m2async.ledger import RowState, RunView
-from m2async.pages import Pages, marks, moment, number, plural, seconds
+from m2async.pages import Pages, marks
 from m2async.report import drawings
 from m2async.report.table import MOST_ROWS, Table
 from m2async.report.verdict import verdict
 from m2async.service import Result
+from m2async.texts import moment, number, plural, seconds
 
 _KINDS = ("started", "throttled", "refused", "unknown")
 

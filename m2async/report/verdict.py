@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 
 from m2async.figures import JobFigures, Phase, RunFigures
 from m2async.ledger import RowState
-from m2async.pages import plural, seconds
 from m2async.service import Result
+from m2async.texts import plural, seconds
 
 Tone = Literal["good", "bad", "unsure", "open"]
 """How a verdict is coloured."""

@@ -36,6 +36,12 @@ def test_help_does_not_import_botocore() -> None:
     assert not {"botocore", "aiobotocore", "aiohttp"} & {name.partition(".")[0] for name in done.stderr.split()}
 
 
+def test_what_only_shows_a_run_on_a_terminal_does_not_import_what_makes_pages() -> None:
+    program = "import sys, m2async.cli.watch, m2async.cli.track; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"jinja2", "vl_convert"} & set(done.stdout.split())
+
+
 async def test_an_unknown_command_or_option_is_bad_input() -> None:
     assert (await m2async("sumbit")).code == 2
     assert (await m2async("submit", "--nonsense")).code == 2
@@ -69,6 +75,12 @@ async def test_a_list_that_cannot_be_had_says_why() -> None:
     assert ended.err == "m2async: AccessDeniedException: AccessDeniedException said\n"
     assert (await m2async("apps", "--profile", "nope")).code == 2
     assert (await m2async("jobs", "-a", "a b", url="http://127.0.0.1:1")).code == 2
+
+
+async def test_a_terminal_obeys_nothing_that_a_message_brings_from_elsewhere() -> None:
+    async with scripted(error(403, "AccessDeniedException", message="\x1b[2Jgone\u202e\nand more")) as server:
+        ended = await m2async("apps", url=server.url)
+    assert ended.err == "m2async: AccessDeniedException: \\x1b[2Jgone\\u202e\nand more\n"
 
 
 @asynccontextmanager

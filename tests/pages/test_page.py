@@ -9,10 +9,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import m2async.pages
 from m2async.ledger import RowState
 from m2async.pages import marks, policy
+from m2async.pages.page import data
 from m2async.service.results import Result
 
 STYLE = (Path(m2async.pages.__file__).parent / "templates" / "style.css").read_text()
@@ -34,6 +37,17 @@ def test_the_policy_names_the_hash_of_each_style_and_script_and_nothing_else() -
     assert "unsafe" not in given
     assert "connect-src" not in given
     assert "connect-src 'self'" in policy([], [], live=True)
+
+
+@given(st.text(st.characters(exclude_categories=[]), max_size=60))
+def test_what_is_shown_of_a_text_is_printable_and_has_no_mark_up(text: str) -> None:
+    shown = str(data(text))
+    assert re.fullmatch(r"<bdi>[^<>\"']*</bdi>", shown)
+    assert shown.isprintable()
+
+
+def test_a_long_text_is_cut_with_an_ellipsis() -> None:
+    assert str(data("x" * 10_000)) == f"<bdi>{'x' * 80}…</bdi>"
 
 
 def luminance(colour: str) -> float:

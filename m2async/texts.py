@@ -1,31 +1,16 @@
-"""How pages word numbers, times and texts that came from elsewhere."""
+"""How numbers, times and texts from elsewhere are written, on a terminal and on a page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
-
-from markupsafe import Markup
-
-CUT = 80
-"""Characters that are shown of a text from elsewhere, unless told."""
-
 
 NOTHING = "—"
 """What stands where there is no value."""
 
 
 def visible(text: str) -> str:
-    """Write out the characters that are not printable, as Python does: what turns text around shows as its code."""
+    """Write out the characters that a screen would obey or not show, as Python does."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def data(text: object, limit: int = CUT) -> Markup:
-    """Show a text from elsewhere: cut, visible, and apart from the direction of the text around it."""
-    shown = str(text)
-    if len(shown) > limit:
-        shown = f"{shown[:limit]}…"
-    return Markup("<bdi>{}</bdi>").format(visible(shown))
 
 
 def number(value: float) -> str:
@@ -73,8 +58,3 @@ def percent(part: float, whole: float) -> str:
 def plural(count: int, one: str, many: str | None = None) -> str:
     """Write a count with its noun."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-FILTERS: dict[str, Callable[..., str]] = {
-    each.__name__: each for each in (data, number, seconds, moment, percent, plural)
-}
