@@ -10,10 +10,8 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, NamedTuple
-from urllib.parse import urlsplit
 
 import anyio
 import typer
@@ -26,7 +24,7 @@ from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_json, fail, say
 from m2async.cli.report import write
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
-from m2async.client import M2Client
+from m2async.client import M2Client, is_loopback
 from m2async.errors import AccessDeniedException, ConfigurationError, InvalidRequestError, M2AsyncError
 from m2async.events import Events
 from m2async.figures import LatencyFigures
@@ -142,7 +140,7 @@ def probe(load: Load, asking: Asking, service: Service, ledger: str | None, show
                 load.plan(),
                 asking.request,
                 asked=asking.asked,
-                stand_in=asking.asked == "no application" and _is_loopback(client),
+                stand_in=asking.asked == "no application" and is_loopback(client.endpoint_url),
                 run=into,
                 max_calls=load.max_calls,
                 max_seconds=load.max_seconds,
@@ -169,13 +167,6 @@ def probe(load: Load, asking: Asking, service: Service, ledger: str | None, show
         fail(_explained(ended, asking), STOPPED)
     if ended.not_cancelled:
         raise typer.Exit(1)
-
-
-def _is_loopback(client: M2Client) -> bool:
-    host = urlsplit(client.endpoint_url).hostname or ""
-    with contextlib.suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _what_is_sent(client: M2Client, asking: Asking) -> str:

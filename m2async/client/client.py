@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
-from ipaddress import ip_address
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from m2async.client.answers import Answer
-from m2async.client.settings import Aws, SessionCredentials, Settings
+from m2async.client.settings import Aws, SessionCredentials, Settings, is_loopback
 from m2async.client.wire.pool import Pool
 from m2async.client.wire.sigv4 import check_credentials
 from m2async.client.wire.transport import WireTransport
@@ -317,10 +316,9 @@ class M2Client:
             raise ConfigurationError(f"the endpoint {self._aws.endpoint_url}: {exc}") from exc
         if url.scheme == "https":
             return
-        host = url.hostname or ""
         if url.scheme != "http":
             raise ConfigurationError(f"the endpoint {self._aws.endpoint_url} is neither https nor http")
-        if not (_is_loopback(host) or host in self._plain_http_to):
+        if not is_loopback(self._aws.endpoint_url) and url.hostname not in self._plain_http_to:
             raise ConfigurationError(
                 f"the endpoint {self._aws.endpoint_url} is plain HTTP, which goes to loopback only: use https"
             )
@@ -347,13 +345,6 @@ class M2Client:
             read_timeout=settings.read_timeout,
         )
         return WireTransport(aws.endpoint_url, aws.region_name, credentials, pool)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _given(members: Mapping[str, Any], **optional: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import os
 import ssl
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -211,6 +212,15 @@ class SessionCredentials:
             if found is not None:
                 self._found = found
             return await self.current()
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL names this machine itself."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def sentence(exc: BaseException) -> str:
