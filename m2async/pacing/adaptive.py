@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from m2async.pacing.bucket import Grant
 from m2async.pacing.estimate import NOTHING_KNOWN, Bounds, Throttles
-from m2async.pacing.grant import Grant
 
 _FIRST_RATE = 20.0  # calls a second, until an answer came
 _LEAST_RATE = 0.1

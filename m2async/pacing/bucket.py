@@ -1,8 +1,18 @@
-"""A token bucket, as arithmetic on a passed-in time."""
+"""A token bucket and what it hands out, as arithmetic on a passed-in time."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 _WHOLE = 1 - 1e-9  # a token, but for the rounding of times and rates
+
+
+class Grant(NamedTuple):
+    """A token that was handed out: its number, counted up from 1, when, and the rate that held then."""
+
+    number: int
+    at: float
+    rate: float
 
 
 class TokenBucket:

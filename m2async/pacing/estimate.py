@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left, insort
 from typing import NamedTuple
 
-from m2async.pacing.grant import Grant
+from m2async.pacing.bucket import Grant
 
 _REMEMBERED = 400
 _ENOUGH = 100  # accepted calls, so that one more or less is 1 %

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from m2async.pacing.adaptive import AdaptiveRate
-from m2async.pacing.bucket import TokenBucket
-from m2async.pacing.grant import Grant
+from m2async.pacing.bucket import Grant, TokenBucket
 from m2async.pacing.turns import Flow, Turns
 
 _WORTH_A_TIMER = 0.001  # seconds

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Protocol
 
+from m2async.pacing import Grant
 from m2async.pacing.bucket import TokenBucket
-from m2async.pacing.grant import Grant
 
 
 class Law(Protocol):
