@@ -7,11 +7,10 @@ import contextlib
 import typer
 
 from m2async.cli.manifests import Manifest, show_problems
-from m2async.cli.output import BAD_INPUT, STOPPED, fail, say
+from m2async.cli.output import BAD_INPUT, say
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
-from m2async.errors import ConfigurationError, CredentialsError
 from m2async.submitting import NamedJobs, Report, preflight
 from m2async.texts import plural
 
@@ -40,9 +39,4 @@ def _look_up(service: Service, wanted: NamedJobs) -> Report:
             with Waiting("looking up the applications"):
                 return await preflight(client, wanted)
 
-    try:
-        return run(look)
-    except ConfigurationError as exc:
-        fail(str(exc), BAD_INPUT)
-    except CredentialsError as exc:
-        fail(f"no credentials: {exc}", STOPPED)
+    return run(look)

@@ -7,12 +7,11 @@ from datetime import datetime
 import anyio
 
 from m2async.cli.ledgers import default_ledger
-from m2async.cli.output import BAD_INPUT, STOPPED, emit, fail, say
+from m2async.cli.output import emit, say
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.dashboard import serve
-from m2async.errors import ConfigurationError
-from m2async.ledger import LedgerAddressError, LedgerError, open_ledger
+from m2async.ledger import open_ledger
 
 
 def dashboard(url: str | None, port: int, service: Service) -> None:
@@ -27,12 +26,7 @@ def dashboard(url: str | None, port: int, service: Service) -> None:
             say("The URL lets whoever has it act on your runs. Ctrl-C ends the dashboard.")
             await anyio.sleep_forever()
 
-    try:
-        run(serving)
-    except (ConfigurationError, LedgerAddressError) as exc:
-        fail(str(exc), BAD_INPUT)
-    except LedgerError as exc:
-        fail(str(exc), STOPPED)
+    run(serving)
 
 
 def _report(run_name: str, what: str) -> None:

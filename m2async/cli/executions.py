@@ -9,22 +9,19 @@ import typer
 
 from m2async.cli.ledgers import existing_ledger
 from m2async.cli.listings import Form
-from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
+from m2async.cli.output import BAD_INPUT, emit_list, fail, say
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.cli.track import explained, say_trouble
 from m2async.client import M2Client
-from m2async.errors import ConfigurationError, M2AsyncError, M2ServiceException
+from m2async.errors import M2ServiceException
 from m2async.following import OF_ALL, Calls, NoRestartPointError, Tracker, cancel_executions, restart_job
 from m2async.ledger import (
     IllegalTransitionError,
     Ledger,
-    LedgerAddressError,
-    RowNotFoundError,
     RowState,
     Run,
-    RunNotFoundError,
     RunView,
     TrackedExecution,
 )
@@ -141,9 +138,4 @@ def _with_service(url: str | None, service: Service, work: Callable[[Ledger, M2C
         async with existing_ledger(url) as ledger, service.client() as client:
             return await work(ledger, client)
 
-    try:
-        return run(using)
-    except (ConfigurationError, LedgerAddressError, RunNotFoundError, RowNotFoundError) as exc:
-        fail(str(exc), BAD_INPUT)
-    except M2AsyncError as exc:
-        fail(explained(exc), STOPPED)
+    return run(using, explained=explained)

@@ -13,20 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from m2async.cli.listings import Form
-from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_list, fail, say
+from m2async.cli.output import BAD_INPUT, emit, emit_list, fail, say
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.ledger import (
-    ExecutionClaimedError,
     ExecutionCount,
-    IllegalTransitionError,
     Ledger,
-    LedgerAddressError,
-    LedgerError,
     LedgerRow,
-    RowNotFoundError,
     RowState,
-    RunNotFoundError,
     TrackedExecution,
     open_ledger,
 )
@@ -231,14 +225,7 @@ def with_ledger(url: str | None, use: Callable[[Ledger], Awaitable[T]]) -> T:
         async with existing_ledger(url) as ledger:
             return await use(ledger)
 
-    try:
-        return run(using)
-    except (LedgerAddressError, RunNotFoundError, RowNotFoundError) as exc:
-        fail(str(exc), BAD_INPUT)
-    except (IllegalTransitionError, ExecutionClaimedError) as exc:
-        fail(str(exc), BAD_INPUT)
-    except LedgerError as exc:
-        fail(str(exc), STOPPED)
+    return run(using)
 
 
 def _csv_line(cells: Any) -> str:

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal
 
-from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail
+from m2async.cli.output import emit_list
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.client import M2Client
-from m2async.errors import ConfigurationError, InvalidRequestError, M2AsyncError
 
 Form = Literal["table", "json", "jsonl"]
-Row = dict[str, Any]
+Fields = dict[str, Any]
 
 
 def apps(service: Service, form: Form) -> None:
     """List the applications."""
 
-    async def read(client: M2Client) -> AsyncIterator[Row]:
+    async def read(client: M2Client) -> AsyncIterator[Fields]:
         async for app in client.list_applications():
             yield {"application_id": app.application_id, "name": app.name, "status": app.status}
 
@@ -29,7 +28,7 @@ def apps(service: Service, form: Form) -> None:
 def jobs(service: Service, application: str | None, prefix: str | None, form: Form) -> None:
     """List the batch job definitions of one application, or of all."""
 
-    async def read(client: M2Client) -> AsyncIterator[Row]:
+    async def read(client: M2Client) -> AsyncIterator[Fields]:
         applications = (
             [application] if application else [app.application_id async for app in client.list_applications()]
         )
@@ -40,9 +39,9 @@ def jobs(service: Service, application: str | None, prefix: str | None, form: Fo
     emit_list(_ask("jobs", service, read), ("application_id", "type", "job", "folder"), form)
 
 
-def _ask(what: str, service: Service, read: Callable[[M2Client], AsyncIterator[Row]]) -> list[Row]:
-    async def ask(_: Signals) -> list[Row]:
-        rows: list[Row] = []
+def _ask(what: str, service: Service, read: Callable[[M2Client], AsyncIterator[Fields]]) -> list[Fields]:
+    async def ask(_: Signals) -> list[Fields]:
+        rows: list[Fields] = []
         async with service.client() as client:
             with Waiting(what) as waiting:
                 async for row in read(client):
@@ -50,9 +49,4 @@ def _ask(what: str, service: Service, read: Callable[[M2Client], AsyncIterator[R
                     waiting.advance()
         return rows
 
-    try:
-        return run(ask)
-    except (ConfigurationError, InvalidRequestError) as exc:
-        fail(str(exc), BAD_INPUT)
-    except M2AsyncError as exc:
-        fail(str(exc), STOPPED)
+    return run(ask)

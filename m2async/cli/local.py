@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import anyio
 
-from m2async.cli.output import BAD_INPUT, emit, fail, say
+from m2async.cli.output import emit, say
 from m2async.cli.running import Signals, run
-from m2async.errors import ConfigurationError
 from m2async.local import LocalEndpoint, load_definitions, parse_fault
 
 
@@ -24,7 +23,14 @@ def serve(
     """Serve it, and print its URL on the first line."""
 
     async def serving(_: Signals) -> None:
-        async with endpoint:
+        async with LocalEndpoint(
+            port=port,
+            rate=rate,
+            burst=burst,
+            faults=dict(map(parse_fault, faults)),
+            seed=seed,
+            definitions=load_definitions(definitions) if definitions else None,
+        ) as endpoint:
             emit(endpoint.url)
             say(
                 f"Serving {', '.join(endpoint.application_ids)}. To use it:\n"
@@ -34,17 +40,4 @@ def serve(
             )
             await anyio.sleep_forever()
 
-    try:
-        endpoint = LocalEndpoint(
-            port=port,
-            rate=rate,
-            burst=burst,
-            faults=dict(map(parse_fault, faults)),
-            seed=seed,
-            definitions=load_definitions(definitions) if definitions else None,
-        )
-        run(serving)
-    except ConfigurationError as exc:
-        fail(str(exc), BAD_INPUT)
-    except OSError as exc:
-        fail(f"port {port} of 127.0.0.1 cannot be opened: {exc.strerror or exc}", BAD_INPUT)
+    run(serving)

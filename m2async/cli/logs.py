@@ -5,10 +5,10 @@ from __future__ import annotations
 import typer
 
 from m2async.cli.ledgers import with_ledger
-from m2async.cli.output import BAD_INPUT, STOPPED, emit, fail, say
+from m2async.cli.output import BAD_INPUT, emit, fail, say
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
-from m2async.following import JobLogs, LogsError
+from m2async.following import JobLogs
 from m2async.ledger import Ledger, TrackedExecution
 
 
@@ -37,10 +37,7 @@ def logs(url: str | None, run_name: str, key: str, service: Service) -> None:
                     emit(message.rstrip("\n"))
             return len(streams)
 
-    try:
-        count = run(work)
-    except LogsError as exc:
-        fail(f"the logs of {execution.execution_id} cannot be read: {exc}", STOPPED)
+    count = run(work, explained=lambda exc: f"the logs of {execution.execution_id} cannot be read: {exc}")
     if not count:
         say(f"m2async: there are no logs of {execution.execution_id}, or not yet")
     raise typer.Exit(0 if count else 1)

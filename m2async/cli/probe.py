@@ -25,10 +25,10 @@ from m2async.cli.report import write
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.client import M2Client, is_loopback
-from m2async.errors import AccessDeniedException, ConfigurationError, InvalidRequestError, M2AsyncError
+from m2async.errors import AccessDeniedException, InvalidRequestError
 from m2async.events import Events
 from m2async.figures import LatencyFigures
-from m2async.ledger import LedgerAddressError, LedgerError, Run, open_ledger
+from m2async.ledger import Run, open_ledger
 from m2async.probing import Asked, Findings, Limits, Plan, Probe, Ramp, StartedUnasked, Steps
 from m2async.report import probe_page
 from m2async.service import FileJob, Job, ScriptJob, StartBatchJob
@@ -157,12 +157,7 @@ def probe(load: Load, asking: Asking, service: Service, ledger: str | None, show
             _tell(made, show)
         return made
 
-    try:
-        ended = run(probing)
-    except (ConfigurationError, LedgerAddressError) as exc:
-        fail(str(exc), BAD_INPUT)
-    except (M2AsyncError, LedgerError) as exc:
-        fail(str(exc), STOPPED)
+    ended = run(probing)
     if ended.error is not None:
         fail(_explained(ended, asking), STOPPED)
     if ended.not_cancelled:

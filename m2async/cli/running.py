@@ -1,4 +1,4 @@
-"""Running a coroutine for a command: the event loop, and the signals that end it."""
+"""Running a coroutine for a command: the event loop, the signals that end it, and the exit code of an error."""
 
 from __future__ import annotations
 
@@ -12,15 +12,45 @@ import anyio
 import typer
 from anyio.abc import TaskStatus
 
+from m2async.cli.output import BAD_INPUT, STOPPED, fail
+from m2async.errors import ConfigurationError, CredentialsError, InvalidRequestError, M2AsyncError, ManifestError
+from m2async.ledger import (
+    DuplicateKeyError,
+    ExecutionClaimedError,
+    IllegalTransitionError,
+    LedgerAddressError,
+    ManifestChangedError,
+    RowNotFoundError,
+    RunNotFoundError,
+)
+
 T = TypeVar("T")
+_BAD_INPUT = (
+    ConfigurationError, InvalidRequestError, LedgerAddressError, RunNotFoundError, RowNotFoundError,
+    ManifestChangedError, IllegalTransitionError, ExecutionClaimedError,
+)  # fmt: skip
 
 
-def run(function: Callable[[Signals], Awaitable[T]]) -> T:
+def run(function: Callable[[Signals], Awaitable[T]], *, explained: Callable[[M2AsyncError], str] = str) -> T:
     """Run it on uvloop where that is installed.
 
-    SIGINT and SIGTERM cancel it, or do what it sets `on_first` to; either way the command then exits
-    with 130 or 143.
+    SIGINT and SIGTERM cancel it, or do what it sets `on_first` to; either way the command then exits with 130 or 143.
+    An error of ours ends the command with its message, or that of `explained`, and with the exit code for bad input or
+    for a command that had to stop.
     """
+    try:
+        return _run(function)
+    except (ManifestError, DuplicateKeyError):  # the caller has the manifest, and says where in it
+        raise
+    except _BAD_INPUT as exc:
+        fail(str(exc), BAD_INPUT)
+    except CredentialsError as exc:
+        fail(f"no credentials: {exc}", STOPPED)
+    except M2AsyncError as exc:
+        fail(explained(exc), STOPPED)
+
+
+def _run(function: Callable[[Signals], Awaitable[T]]) -> T:
 
     async def watched() -> T:
         signals = Signals()

@@ -28,8 +28,6 @@ from m2async.cli.service import Rehearsal, Service
 from m2async.cli.track import EndLines, write_rules
 from m2async.client import M2Client
 from m2async.errors import (
-    ConfigurationError,
-    CredentialsError,
     InvalidRequestError,
     M2AsyncError,
     ManifestError,
@@ -40,14 +38,9 @@ from m2async.ledger import (
     PAGE,
     DuplicateKeyError,
     Ledger,
-    LedgerAddressError,
-    LedgerError,
     LedgerRow,
-    ManifestChangedError,
-    RowNotFoundError,
     RowState,
     Run,
-    RunNotFoundError,
     open_ledger,
 )
 from m2async.local import DEFAULT_APPLICATION_ID
@@ -174,21 +167,16 @@ def _go(
         log = stack.enter_context(open_log(show.log_file)) if show.log_file else None
         progress = stack.enter_context(Progress(hidden=show.quiet))
         command = _SubmitCommand(planned, show, progress)
+
+        async def work(signals: Signals) -> int:
+            try:
+                return await command.run(signals, ledger, pace, service, rehearsal, log)
+            finally:
+                progress.stop()
+
         try:
-            code = run(lambda signals: command.run(signals, ledger, pace, service, rehearsal, log))
-        except _BAD_INPUT as exc:
-            progress.stop()
-            fail(str(exc), BAD_INPUT)
-        except CredentialsError as exc:
-            progress.stop()
-            fail(f"no credentials: {exc}", STOPPED)
-        except DuplicateKeyError:  # the manifest's fault
-            raise
-        except LedgerError as exc:
-            progress.stop()
-            fail(str(exc), STOPPED)
+            code = run(work)
         finally:
-            progress.stop()
             command.show_summary()
     raise typer.Exit(code)
 
@@ -459,5 +447,4 @@ class _SubmitCommand:
                 self._lines.not_sent(row.key, row.request, cause)
 
 
-_BAD_INPUT = (ConfigurationError, ManifestChangedError, LedgerAddressError, RunNotFoundError, RowNotFoundError)
 _NOT_STARTED = (RowState.PENDING, RowState.REJECTED, RowState.UNKNOWN)

@@ -16,18 +16,15 @@ from rich.console import Console
 
 from m2async.cli.ledgers import existing_ledger
 from m2async.cli.log_file import open_log
-from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_json, fail, say, table_line
+from m2async.cli.output import BAD_INPUT, emit, emit_json, fail, say, table_line
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
-from m2async.errors import CallError, ConfigurationError, M2AsyncError, ResourceNotFoundException
+from m2async.errors import CallError, M2AsyncError, ResourceNotFoundException
 from m2async.following import Tracker
 from m2async.ledger import (
     Counts,
     ExecutionCount,
-    LedgerAddressError,
-    RowNotFoundError,
     RowState,
-    RunNotFoundError,
     RunView,
     TrackedExecution,
 )
@@ -92,13 +89,7 @@ def track(
                 say(summary(executions, counts))
             return exit_code(executions, counts)
 
-    try:
-        code = run(work)
-    except (ConfigurationError, LedgerAddressError, RunNotFoundError, RowNotFoundError) as exc:
-        fail(str(exc), BAD_INPUT)
-    except M2AsyncError as exc:
-        fail(explained(exc), STOPPED)
-    raise typer.Exit(code)
+    raise typer.Exit(run(work, explained=explained))
 
 
 def exit_code(executions: Iterable[ExecutionCount], counts: Counts) -> int:

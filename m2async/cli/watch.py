@@ -15,12 +15,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from m2async.cli.ledgers import existing_ledger
-from m2async.cli.output import BAD_INPUT, STOPPED, emit, fail
-from m2async.cli.running import Signals, run
+from m2async.cli.ledgers import with_ledger
+from m2async.cli.output import BAD_INPUT, emit, fail
 from m2async.cli.track import summary
 from m2async.figures import Look, Looks, Phase, Rhythm, RunFigures, Trouble, words
-from m2async.ledger import Ledger, LedgerAddressError, LedgerError, RowState, RunNotFoundError, RunView
+from m2async.ledger import Ledger, RowState, RunNotFoundError, RunView
 from m2async.texts import percent, visible
 
 _LINE_EVERY = 5.0
@@ -37,21 +36,15 @@ def watch(url: str | None, run_name: str) -> None:
     """Show the run until it has ended."""
     console = Console(highlight=False, markup=False, emoji=False)
 
-    async def watching(_: Signals) -> None:
-        async with existing_ledger(url) as ledger:
-            view = await _find(ledger, run_name)
-            shown: Screen | Lines = (
-                Screen(console) if console.is_terminal and not console.is_dumb_terminal else Lines(_LINE_EVERY)
-            )
-            with shown:
-                await _follow(view, shown)
+    async def watching(ledger: Ledger) -> None:
+        view = await _find(ledger, run_name)
+        shown: Screen | Lines = (
+            Screen(console) if console.is_terminal and not console.is_dumb_terminal else Lines(_LINE_EVERY)
+        )
+        with shown:
+            await _follow(view, shown)
 
-    try:
-        run(watching)
-    except (LedgerAddressError, RunNotFoundError) as exc:
-        fail(str(exc), BAD_INPUT)
-    except LedgerError as exc:
-        fail(str(exc), STOPPED)
+    with_ledger(url, watching)
 
 
 async def _find(ledger: Ledger, run_name: str) -> RunView:
