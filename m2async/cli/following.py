@@ -11,6 +11,7 @@ from m2async.cli.output import say
 from m2async.cli.track import EndLines, say_trouble
 from m2async.client import M2Client
 from m2async.errors import M2AsyncError
+from m2async.figures import count_results
 from m2async.following import Tracker
 from m2async.ledger import Ledger, Run
 from m2async.service import Result
@@ -67,8 +68,8 @@ class Following:
         self._submitting = False
         if self.dispatch.in_order or self._lines is not None:
             await self._ended.wait()
-            for alike in await self._run.execution_counts():
-                self.failures += alike.rows if alike.judgement.result is not Result.SUCCESS else 0
+            results = count_results(await self._run.execution_counts())
+            self.failures = results[Result.FAILURE] + results[Result.OPEN]
 
     def leave(self) -> None:
         """Wait no longer."""

@@ -16,6 +16,7 @@ from m2async.cli.listings import Form
 from m2async.cli.output import BAD_INPUT, emit, emit_list, fail, say
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
+from m2async.figures import count_results
 from m2async.ledger import (
     ExecutionCount,
     Ledger,
@@ -180,11 +181,8 @@ def _exported(row: LedgerRow, execution: TrackedExecution | None, form: Literal[
 
 def results_of(executions: Iterable[ExecutionCount]) -> dict[str, int]:
     """How many of a run's jobs succeeded, and how many failed."""
-    results = dict.fromkeys(_RESULTS.values(), 0)
-    for alike in executions:
-        if alike.judgement.result in _RESULTS:
-            results[_RESULTS[alike.judgement.result]] += alike.rows
-    return results
+    results = count_results(executions)
+    return {word: results[result] for result, word in _RESULTS.items()}
 
 
 def _failure_line(execution: TrackedExecution) -> dict[str, Any]:

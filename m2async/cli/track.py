@@ -20,6 +20,7 @@ from m2async.cli.output import BAD_INPUT, emit, emit_json, fail, say, table_line
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.errors import CallError, M2AsyncError, ResourceNotFoundException
+from m2async.figures import count_results
 from m2async.following import Tracker
 from m2async.ledger import (
     Counts,
@@ -100,9 +101,7 @@ def exit_code(executions: Iterable[ExecutionCount], counts: Counts) -> int:
 
 def summary(executions: Iterable[ExecutionCount], counts: Counts) -> str:
     """Say how a run stands, in a line."""
-    results: Counter[Result] = Counter()
-    for alike in executions:
-        results[alike.judgement.result] += alike.rows
+    results = count_results(executions)
     parts = [f"{results[Result.SUCCESS]:,} of {sum(counts.values()):,} jobs succeeded"]
     named = {Result.FAILURE: "failed", Result.OPEN: "have not ended"}
     parts += [f"{results[result]:,} {words}" for result, words in named.items() if results[result]]

@@ -1,6 +1,15 @@
 """Runs in figures and in words, as the terminal and the pages show them."""
 
-from m2async.figures.figures import AnswerStretch, JobFigures, JobTally, Phase, RunFigures, duration_of, read_figures
+from m2async.figures.figures import (
+    AnswerStretch,
+    JobFigures,
+    JobTally,
+    Phase,
+    RunFigures,
+    count_results,
+    duration_of,
+    read_figures,
+)
 from m2async.figures.latency import Latencies, LatencyFigures
 from m2async.figures.looks import Look, Looks, Rhythm, Trouble, glance
 
@@ -16,6 +25,7 @@ __all__ = [
     "Rhythm",
     "RunFigures",
     "Trouble",
+    "count_results",
     "duration_of",
     "glance",
     "read_figures",

@@ -6,7 +6,7 @@ import heapq
 import math
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 import msgspec
@@ -104,11 +104,8 @@ class RunFigures(msgspec.Struct, frozen=True):
 
     @property
     def results(self) -> dict[Result, int]:
-        """How many of the started jobs succeeded, failed, and have not ended as far as was seen."""
-        results = dict.fromkeys(Result, 0)
-        for alike in self.executions:
-            results[alike.judgement.result] += alike.rows
-        return results
+        """How many of the started jobs succeeded, failed, and have not ended, as far as was seen."""
+        return count_results(self.executions)
 
     @property
     def tracked(self) -> int:
@@ -162,6 +159,14 @@ class RunFigures(msgspec.Struct, frozen=True):
         """Seconds until the rest is sent at the current rate; None if that cannot be told."""
         left = self.counts[RowState.PENDING] + self.counts[RowState.INTENT]
         return None if not self.rate or not left else left / self.rate
+
+
+def count_results(executions: Iterable[ExecutionCount]) -> dict[Result, int]:
+    """Count the started jobs by what they came to, as far as was seen."""
+    results = dict.fromkeys(Result, 0)
+    for alike in executions:
+        results[alike.judgement.result] += alike.rows
+    return results
 
 
 async def read_figures(view: RunView) -> RunFigures:

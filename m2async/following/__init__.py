@@ -1,6 +1,7 @@
 """Executions after their start: followed to their ends, cancelled, restarted, their logs read."""
 
-from m2async.following.cancel import OF_ALL, Calls, CancelsExecutions, Fate, cancel_execution, cancel_executions
+from m2async.following.calls import Calls
+from m2async.following.cancel import OF_ALL, CancelsExecutions, Fate, cancel_execution, cancel_executions
 from m2async.following.logs import JobLogs, LogsError
 from m2async.following.restart import NoRestartPointError, restart_job
 from m2async.following.tracker import Change, Tracker, TracksExecutions

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Iterable
+from typing import Literal, NamedTuple, Protocol
 
 from m2async.client import M2Client
 from m2async.errors import (
@@ -14,11 +14,10 @@ from m2async.errors import (
     ConflictException,
     CredentialsError,
 )
+from m2async.following.calls import Calls
 from m2async.ledger import RunView, TrackedExecution
-from m2async.pacing import Pacer, RetryPolicy, TokenBucket, repeated
 from m2async.service import BatchJobExecution
 
-T = TypeVar("T")
 OF_ALL = (AccessDeniedException, AuthenticationException, CredentialsError, ConfigurationError)
 """What every further call would meet as well."""
 
@@ -53,24 +52,6 @@ class CancelsExecutions(Protocol):
 
     async def get_batch_job_execution(self, application_id: str, execution_id: str, /) -> BatchJobExecution:
         """Get one execution."""
-
-
-class Calls:
-    """Calls one after another, `rate` a second at most; each is made again where it fails in passing.
-
-    `troubled` is told each such failure, and the seconds that are waited then.
-    """
-
-    def __init__(self, rate: float, troubled: Callable[[CallError, float], None]) -> None:
-        self._pacer = Pacer(TokenBucket(rate, 1.0))
-        self._troubled = troubled
-
-    async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
-        async def paced() -> T:
-            await self._pacer.acquire()
-            return await call()
-
-        return await repeated(paced, RetryPolicy(patience=60.0), reached=lambda: True, before_wait=self._troubled)
 
 
 async def cancel_executions(

@@ -1,6 +1,6 @@
 """Executions to their end: list what may have changed, write it down, tell it, wait.
 
-What to ask for is decided in tracking.py, what an end comes to in results.py. All state is in the ledger: whoever
+What to ask for is decided in plans.py, what an end comes to in service/results.py. All state is in the ledger: whoever
 tracks a run, and however often it is broken off, the same is found.
 """
 
@@ -13,7 +13,7 @@ from functools import partial
 from os import PathLike
 from time import monotonic
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self
 
 import anyio
 from msgspec.structs import replace
@@ -22,12 +22,12 @@ from structlog.typing import FilteringBoundLogger
 from m2async.clock import steady_time
 from m2async.errors import CallError, ConflictException, ResourceNotFoundException, ValidationException
 from m2async.events import Events
+from m2async.following.calls import Calls
 from m2async.following.plans import LIST_LAG, OpenExecution, batches, is_lost, next_interval, plan
 from m2async.ledger import Ledger, Observation, RunView, TrackedExecution, as_stored, open_ledger
-from m2async.pacing import Pacer, RetryPolicy, TokenBucket, repeated
+from m2async.pacing import RetryPolicy
 from m2async.service import BatchJobExecution, ExecutionsPage, Judgement, has_ended
 
-_T = TypeVar("_T")
 _UNCERTAINTY = 5.0  # seconds by which a start may be earlier than it seems, once the service's clock is known
 _CLOCKS_APART = 300.0  # the same, before: the service refuses signatures that are further off
 _SHARE_OF_READING = 0.05  # of the time, at most, goes into finding out what was started since
@@ -120,17 +120,15 @@ class Tracker:
         self._client = client
         self._ledger = ledger
         self._run = run
-        self._pacer = Pacer(TokenBucket(rate, burst))
+        policy = retry or RetryPolicy(base=0.5, cap=30.0, patience=3_600.0)
+        self._call = Calls(rate, troubled, burst=burst, policy=policy, reached=False, sleep=sleep)
         self._shortest = shortest
         self._longest = longest
         self._more = more
-        self._policy = retry or RetryPolicy(base=0.5, cap=30.0, patience=3_600.0)
         self._events = Events(logger=logger)
-        self._troubled = troubled
         self._clock = clock
         self._sleep = sleep
         self._applications: dict[str, _FollowedApplication] = {}
-        self._reached = False
         self._read_again_at = 0.0
 
     async def __aenter__(self) -> Self:
@@ -311,19 +309,6 @@ class Tracker:
     def _now(self) -> float:
         """The time by the service's clock."""
         return self._clock() + (self._client.clock_offset or 0.0)
-
-    async def _call(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        """Make a call as the pacing allows; one that fails in passing is made again."""
-
-        async def paced() -> _T:
-            await self._pacer.acquire()
-            answer = await call()
-            self._reached = True
-            return answer
-
-        return await repeated(
-            paced, self._policy, reached=lambda: self._reached, before_wait=self._troubled, sleep=self._sleep
-        )
 
 
 class _FollowedApplication:

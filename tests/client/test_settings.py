@@ -30,6 +30,13 @@ async def test_a_client_that_is_not_open_says_how_to_open_it() -> None:
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
 
+def configure(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
+    """Let this be the AWS configuration file."""
+    config = folder / "config"
+    config.write_text(text)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+
+
 async def resolved(**settings: object) -> str:
     async with M2Client(**settings) as client:  # type: ignore[arg-type]
         return client.endpoint_url
@@ -53,13 +60,13 @@ async def test_region_and_endpoint_variants_resolve_as_for_every_aws_tool(
     assert await resolved() == "https://m2.us-east-1.api.aws"
     monkeypatch.setenv("AWS_ENDPOINT_URL_M2", "http://127.0.0.1:9")
     assert await resolved() == "http://127.0.0.1:9"
-    config = tmp_path / "config"
-    config.write_text(
-        "[profile nightly]\nregion = ap-southeast-2\naws_access_key_id = local\naws_secret_access_key = local\n"
+    configure(
+        monkeypatch,
+        tmp_path,
+        "[profile nightly]\nregion = ap-southeast-2\naws_access_key_id = local\naws_secret_access_key = local\n",
     )
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_M2", "AWS_USE_DUALSTACK_ENDPOINT"):
         monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     assert await resolved(profile_name="nightly") == "https://m2.ap-southeast-2.amazonaws.com"
 
 
@@ -103,14 +110,14 @@ STS = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><
 <AccessKeyId>ASSUMED</AccessKeyId><SecretAccessKey>ASSUMED</SecretAccessKey><SessionToken>token-of-the-role</SessionToken>
 <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"""
 
+ROLE = (
+    "[profile base]\naws_access_key_id = base\naws_secret_access_key = base\n"
+    "[profile batch]\nrole_arn = arn:aws:iam::123456789012:role/batch\nsource_profile = base\nregion = us-east-1\n"
+)
+
 
 async def test_an_assumed_role_signs_the_calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    config = tmp_path / "config"
-    config.write_text(
-        "[profile base]\naws_access_key_id = base\naws_secret_access_key = base\n"
-        "[profile batch]\nrole_arn = arn:aws:iam::123456789012:role/batch\nsource_profile = base\nregion = us-east-1\n"
-    )
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    configure(monkeypatch, tmp_path, ROLE)
     async with scripted(answer(200, STS.encode())) as sts, scripted(started()) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
         async with M2Client(profile_name="batch", endpoint_url=server.url) as client:
@@ -123,12 +130,7 @@ async def test_an_assumed_role_signs_the_calls(monkeypatch: pytest.MonkeyPatch, 
 async def test_a_role_that_may_not_be_assumed_is_a_matter_of_credentials(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    config = tmp_path / "config"
-    config.write_text(
-        "[profile base]\naws_access_key_id = base\naws_secret_access_key = base\n"
-        "[profile batch]\nrole_arn = arn:aws:iam::123456789012:role/batch\nsource_profile = base\nregion = us-east-1\n"
-    )
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    configure(monkeypatch, tmp_path, ROLE)
     denied = answer(
         403, b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
     )
@@ -141,12 +143,12 @@ async def test_a_role_that_may_not_be_assumed_is_a_matter_of_credentials(
 
 
 async def test_single_sign_on_signs_the_calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    config = tmp_path / "config"
-    config.write_text(
+    configure(
+        monkeypatch,
+        tmp_path,
         "[profile sso]\nsso_start_url = https://example.awsapps.com/start\nsso_region = us-east-1\n"
-        "sso_account_id = 123456789012\nsso_role_name = Batch\nregion = us-east-1\n"
+        "sso_account_id = 123456789012\nsso_role_name = Batch\nregion = us-east-1\n",
     )
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     cache = tmp_path / "cache"
     cache.mkdir()
     monkeypatch.setattr(SSOProvider, "_SSO_TOKEN_CACHE_DIR", str(cache))  # else it lies in the home folder
