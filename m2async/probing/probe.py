@@ -256,7 +256,10 @@ class Probe:
         """Wait for every call that is under way; none is left behind, whoever cancels this."""
         with anyio.CancelScope(shield=True):
             while self._tasks:
-                await asyncio.gather(*self._tasks)
+                # `gather` of tasks that are done takes no turn of the loop, and they leave the set in the next one
+                done, _ = await asyncio.wait(self._tasks)
+                for task in done:
+                    task.result()
 
     # Cancelling
 
