@@ -30,7 +30,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from m2async.ledger import LedgerRow, RowState, open_ledger
 from m2async.local.faults import Fault
-from tests.cli.terminal import APPLICATION, COMMAND, Ended, m2async, settings
+from tests.cli.terminal import APPLICATION, Ended, m2async, running
 
 SHARE = 0.2
 MIXED = "all mixed"
@@ -46,7 +46,7 @@ throttles come at any rate, so none is looked for."""
 @contextlib.asynccontextmanager
 async def serving(*options: str) -> AsyncIterator[str]:
     """Run `m2async local`; gives its URL."""
-    async with await anyio.open_process([COMMAND, "local", *options], env=settings()) as process:
+    async with running("local", *options) as process:
         assert process.stdout is not None
         try:
             yield (await process.stdout.receive()).decode().splitlines()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -9,13 +10,17 @@ import pty
 import re
 import signal
 import struct
-import subprocess
 import sys
 import termios
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
+from anyio.abc import ByteReceiveStream, Process
+
+from tests.cli.forked import Forked, can_be_forked
 
 COMMAND = str(Path(sys.executable).parent / "m2async")
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -46,12 +51,38 @@ def settings(url: str | None = None) -> dict[str, str]:
     return environment
 
 
+@asynccontextmanager
+async def running(
+    *arguments: str | Path, url: str | None = None, stdin: bytes = b"", **others: str
+) -> AsyncIterator[Process]:
+    """The command on pipes, while it runs; where the block fails, it is killed."""
+    command, environment = [COMMAND, *map(str, arguments)], {**settings(url), **others}
+    if can_be_forked(environment):
+        process: Process = await Forked.on_pipes(command, environment, stdin)
+    else:
+        process = await anyio.open_process(command, env=environment)
+        assert process.stdin is not None
+        await process.stdin.send(stdin)
+        await process.stdin.aclose()
+    async with process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+
+
+async def written(stream: ByteReceiveStream | None) -> bytes:
+    """All that is still to come from a stream of a process."""
+    assert stream is not None
+    return b"".join([piece async for piece in stream])
+
+
 async def m2async(*arguments: str | Path, url: str | None = None, stdin: bytes = b"", **others: str) -> Ended:
     """Run the command on pipes; no run may end in a traceback."""
-    done = await anyio.run_process(
-        [COMMAND, *map(str, arguments)], input=stdin, env={**settings(url), **others}, check=False
-    )
-    ended = Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
+    async with running(*arguments, url=url, stdin=stdin, **others) as process:
+        out, err = await asyncio.gather(written(process.stdout), written(process.stderr))
+        ended = Ended(await process.wait(), out.decode(), err.decode())
     assert "Traceback" not in ended.err, ended.err
     return ended
 
@@ -70,11 +101,12 @@ async def on_terminal(
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = settings(url)
+    command, environment = [program, *map(str, arguments)], settings(url)
     del environment["COLUMNS"]
-    process = subprocess.Popen(
-        [program, *map(str, arguments)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
-    )
+    if program == COMMAND and can_be_forked(environment):
+        process: Process = Forked(command, environment, [theirs] * 3)
+    else:
+        process = await anyio.open_process(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
 
     def read() -> bytes:
@@ -91,11 +123,12 @@ async def on_terminal(
                 waiting = False
                 process.send_signal(send)
 
-    try:
-        written = await anyio.to_thread.run_sync(read)
-    finally:
-        os.close(ours)
-    return await anyio.to_thread.run_sync(process.wait), written.decode()
+    async with process:
+        try:
+            written = await anyio.to_thread.run_sync(read)
+        finally:
+            os.close(ours)
+        return await process.wait(), written.decode()
 
 
 def plain(written: str) -> str:

@@ -6,7 +6,6 @@ import json
 import random
 import re
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import anyio
 import pytest
 from aiohttp import web
 
 from m2async import LocalEndpoint
 from m2async.local.definitions import ApplicationDefinition, JobDefinition, StepDefinition
 from m2async.manifest import read_manifest
-from tests.cli.terminal import APPLICATION, COMMAND, EXAMPLES, m2async, settings
+from tests.cli.terminal import APPLICATION, EXAMPLES, m2async, running, written
 
 CHAIN = EXAMPLES / "nightly-chain.yaml"
 MEMBERS = Path(__file__).parents[2] / "m2async" / "local" / "carddemo-jobs.json"
@@ -35,8 +33,7 @@ async def local_endpoint(folder: Path, **failing: Mapping[str, int]) -> AsyncIte
     jobs = [{**job, "seconds": draw.uniform(0.05, 0.4), **failing.get(job["jobName"], {})} for job in members["jobs"]]
     definitions = folder / "definitions.json"
     definitions.write_text(json.dumps({**members, "jobs": jobs}))
-    command = [COMMAND, "local", "--seed", "1", "--definitions", str(definitions)]
-    async with await anyio.open_process(command, env=settings(), stdin=subprocess.DEVNULL) as process:
+    async with running("local", "--seed", "1", "--definitions", definitions) as process:
         try:
             assert process.stdout is not None
             yield (await process.stdout.receive()).decode().strip()
@@ -164,17 +161,14 @@ async def test_a_signal_ends_the_wait_and_the_same_command_goes_on(tmp_path: Pat
     slow = JobDefinition("SLOW.jcl", "SLOW", (StepDefinition("STEP1"),), seconds=3_600)
     path = manifest(tmp_path, *(row.format(APPLICATION) for row in rows))
     async with LocalEndpoint(definitions=[ApplicationDefinition(APPLICATION, "Nightly", jobs=(slow,))]) as endpoint:
-        command = [COMMAND, "submit", str(path), "--max-running", "1", "--output", "jsonl"]
-        environment = settings(endpoint.url)
-        async with await anyio.open_process(command, env=environment, stdin=subprocess.DEVNULL) as process:
+        async with running("submit", path, "--max-running", "1", "--output", "jsonl", url=endpoint.url) as process:
             assert process.stdout is not None
-            assert process.stderr is not None
-            written = await process.stdout.receive()
+            out = await process.stdout.receive()
             process.send_signal(signal.SIGINT)
-            written += b"".join([piece async for piece in process.stdout])
-            said = b"".join([piece async for piece in process.stderr])
+            out += await written(process.stdout)
+            said = await written(process.stderr)
         assert process.returncode == 130
-        assert [json.loads(line)["state"] for line in written.splitlines()] == ["started", "skipped"]
+        assert [json.loads(line)["state"] for line in out.splitlines()] == ["started", "skipped"]
         assert b"Traceback" not in said
         assert len(await executions(endpoint.url)) == 1
 

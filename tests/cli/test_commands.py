@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from m2async import LocalEndpoint
-from tests.cli.terminal import APPLICATION, COMMAND, EXAMPLES, m2async, on_terminal, plain, settings
+from tests.cli.terminal import APPLICATION, EXAMPLES, m2async, on_terminal, plain, running
 from tests.scripted import error, scripted
 
 
@@ -85,8 +85,7 @@ async def test_a_terminal_obeys_nothing_that_a_message_brings_from_elsewhere() -
 
 @asynccontextmanager
 async def served(*options: str | Path) -> AsyncIterator[tuple[str, anyio.abc.Process]]:
-    process = await anyio.open_process([COMMAND, "local", *map(str, options)], env=settings(), stdin=subprocess.DEVNULL)
-    async with process:
+    async with running("local", *options) as process:
         assert process.stdout is not None
         url = (await process.stdout.receive()).decode().splitlines()[0]
         try:

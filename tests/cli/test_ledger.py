@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import os
@@ -10,7 +11,6 @@ import shlex
 import signal
 import sqlite3
 import stat
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -23,7 +23,7 @@ from anyio.abc import Process
 
 from m2async import LocalEndpoint
 from tests.campaigns.faults import audit, really_started
-from tests.cli.terminal import APPLICATION, COMMAND, Ended, m2async, settings
+from tests.cli.terminal import APPLICATION, COMMAND, Ended, m2async, running, settings, written
 from tests.scripted import error, hang, scripted, started
 
 
@@ -132,24 +132,15 @@ async def test_rejected_rows_are_tried_again_by_the_same_command(tmp_path: Path)
 @asynccontextmanager
 async def working(*arguments: str | Path, url: str) -> AsyncIterator[tuple[Process, dict[str, bytes]]]:
     """Run the command until it has printed something; afterwards wait for its end, and give all that it wrote."""
-    written = {"out": b"", "err": b""}
-    async with await anyio.open_process(
-        [COMMAND, *map(str, arguments)], env=settings(url), stdin=subprocess.DEVNULL
-    ) as process:
+    wrote = {"out": b"", "err": b""}
+    async with running(*arguments, url=url) as process:
         assert process.stdout is not None
-        assert process.stderr is not None
-        written["out"] = await process.stdout.receive()
-        yield process, written
-        async with anyio.create_task_group() as tasks:
-
-            async def read(name: str, stream: Any) -> None:
-                async for piece in stream:
-                    written[name] += piece
-
-            tasks.start_soon(read, "out", process.stdout)
-            tasks.start_soon(read, "err", process.stderr)
+        wrote["out"] = await process.stdout.receive()
+        yield process, wrote
+        rest = await asyncio.gather(written(process.stdout), written(process.stderr))
+        wrote["out"], wrote["err"] = wrote["out"] + rest[0], rest[1]
         await process.wait()
-    assert b"Traceback" not in written["err"], written["err"].decode()
+    assert b"Traceback" not in wrote["err"], wrote["err"].decode()
 
 
 SIXTEEN_AT_ONCE = ("--concurrency", "16", "--rate", "1e6")
@@ -433,7 +424,7 @@ async def test_a_ledger_that_is_taken_away_ends_the_run(tmp_path: Path, deed: st
     async with LocalEndpoint(faults={"latency": 1.0}, seed=1) as endpoint:
         book = Book(tmp_path, endpoint.url)
         options = ["--ledger", str(book.path), "--run", "night", "--concurrency", "8", "--output", "jsonl"]
-        async with working("submit", manifest(tmp_path, 200), *options, url=book.url) as (process, written):
+        async with working("submit", manifest(tmp_path, 200), *options, url=book.url) as (process, wrote):
             for name in ("ledger.db", "ledger.db-wal"):
                 os.link(tmp_path / name, tmp_path / f"kept-{name}")
             if deed == "deleted":
@@ -442,7 +433,7 @@ async def test_a_ledger_that_is_taken_away_ends_the_run(tmp_path: Path, deed: st
                 os.truncate(book.path, 100)
         executions = await really_started(book.url)
     assert process.returncode == 3
-    assert f"ledger.db was {deed} while in use" in written["err"].decode()
+    assert f"ledger.db was {deed} while in use" in wrote["err"].decode()
     assert len(executions) < 100
     if deed == "deleted":  # what was durable until then can still be read
         assert (await audit(tmp_path / "kept-ledger.db", "night", executions, ended=False)).problems == []

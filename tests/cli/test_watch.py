@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from m2async.figures.figures import AnswerStretch, CodeCount, RunFigures
 from m2async.figures.latency import LatencyFigures
 from m2async.figures.looks import Look, Trouble
 from m2async.ledger import ExecutionCount, Orders, RowState, RunInfo
-from tests.cli.terminal import COMMAND, m2async, on_terminal, plain, settings
+from tests.cli.terminal import m2async, on_terminal, plain, running
 from tests.cli.test_submit import executions, manifest
 
 HOSTILE = "[red]\x1b[31m<b>\u202e\x07\n日本語" + "k" * 300
@@ -134,10 +133,8 @@ def test_executions_that_nobody_ever_followed_are_not_waited_for() -> None:
 async def test_on_a_pipe_it_prints_plain_lines_until_the_run_has_ended(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.db"
     async with LocalEndpoint() as endpoint:
-        submit = [COMMAND, "submit", manifest(tmp_path, 40), "--run", "night", "--rate", "20", "--ledger", ledger]
-        async with await anyio.open_process(
-            list(map(str, submit)), env=settings(endpoint.url), stderr=subprocess.DEVNULL
-        ) as process:
+        submit = ("submit", manifest(tmp_path, 40), "--run", "night", "--rate", "20", "--ledger", ledger)
+        async with running(*submit, url=endpoint.url) as process:
             assert process.stdout is not None
             await process.stdout.receive()
             watched = await m2async("watch", "night", "--ledger", ledger)
@@ -167,10 +164,8 @@ async def test_on_a_terminal_it_draws_the_run_and_leaves_its_last_state(tmp_path
 async def test_ctrl_c_leaves_the_run_alone(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.db"
     async with LocalEndpoint() as endpoint:
-        submit = [COMMAND, "submit", manifest(tmp_path, 300), "--run", "night", "--rate", "10", "--ledger", ledger]
-        async with await anyio.open_process(
-            list(map(str, submit)), env=settings(endpoint.url), stderr=subprocess.DEVNULL
-        ) as process:
+        submit = ("submit", manifest(tmp_path, 300), "--run", "night", "--rate", "10", "--ledger", ledger)
+        async with running(*submit, url=endpoint.url) as process:
             assert process.stdout is not None
             await process.stdout.receive()
             code, written = await on_terminal("watch", "night", "--ledger", ledger, once="in progress")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,7 +19,7 @@ from anyio.abc import Process
 from m2async import LocalEndpoint
 from m2async.ledger import open_ledger
 from tests.browser import Watched, chromium, tab
-from tests.cli.terminal import APPLICATION, COMMAND, settings
+from tests.cli.terminal import APPLICATION, running, written
 from tests.dashboard.test_server import add_run, job
 
 RUN = '<script>alert(1)</script> "x" \u202e/../?#'
@@ -28,31 +27,20 @@ KEY = "<img src=x onerror=alert(2)>{}"
 
 
 @asynccontextmanager
-async def command(*arguments: str | Path, url: str | None = None) -> AsyncIterator[Process]:
-    """The command in a process of its own, which is gone after the block."""
-    process = await anyio.open_process([COMMAND, *map(str, arguments)], env=settings(url), stdin=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.aclose()
-
-
-@asynccontextmanager
 async def dashboard(ledger: Path, url: str | None = None) -> AsyncIterator[tuple[Process, str]]:
     """`m2async dashboard`, and the URL that it prints."""
-    async with command("dashboard", "--ledger", ledger, url=url) as process:
+    async with running("dashboard", "--ledger", ledger, url=url) as process:
         assert process.stdout is not None
         with anyio.fail_after(20):
             address = (await process.stdout.receive()).decode().splitlines()[0]
         yield process, address
+        if process.returncode is None:
+            process.kill()
 
 
-async def written(process: Process) -> str:
+async def said(process: Process) -> str:
     """The rest of what a process writes on stderr."""
-    assert process.stderr is not None
-    return b"".join([piece async for piece in process.stderr]).decode()
+    return (await written(process.stderr)).decode()
 
 
 async def started(endpoint: LocalEndpoint) -> list[dict[str, Any]]:
@@ -101,7 +89,7 @@ async def test_a_run_is_followed_paced_paused_continued_and_cancelled_from_the_p
     ledger = tmp_path / "ledger.db"
     submit = ("submit", manifest(tmp_path, 300), "--run", RUN, "--ledger", ledger, "--rate", "2", "--output", "jsonl")
     async with (
-        command(*submit, url=endpoint.url) as submission,
+        running(*submit, url=endpoint.url) as submission,
         dashboard(ledger, endpoint.url) as (server, url),
         chromium() as browser,
         tab(browser) as page,
@@ -162,7 +150,7 @@ async def test_a_run_is_followed_paced_paused_continued_and_cancelled_from_the_p
         page.was_quiet()
 
         with anyio.fail_after(10):
-            told = await written(submission)
+            told = await said(submission)
             assert await submission.wait() != 0
         assert [line for line in told.splitlines() if line.startswith("m2async: ")][:3] == [
             "m2async: 6 calls a second, bursts of 2, from now on",
@@ -171,7 +159,7 @@ async def test_a_run_is_followed_paced_paused_continued_and_cancelled_from_the_p
         ]
         server.send_signal(signal.SIGINT)
         with anyio.fail_after(5):
-            log = await written(server)
+            log = await said(server)
             assert await server.wait() == 130
         for what in ("rate set to 6 calls a second", "paused", "going on", "cancelling begins"):
             assert f": {what}" in log
@@ -309,7 +297,7 @@ async def test_a_page_of_another_origin_can_neither_act_nor_read(tmp_path: Path,
             assert [status for (method, status) in statuses if method == "POST"] == [403]
             assert not any(cookies)
             server.send_signal(signal.SIGINT)
-            assert "run night run" not in await written(server)
+            assert "run night run" not in await said(server)
         finally:
             await context.close()
 
