@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from aiobotocore.config import AioConfig
@@ -78,6 +78,16 @@ async def scripted(*steps: Step) -> AsyncIterator[ScriptedServer]:
                 task.cancel()
             await asyncio.gather(*handlers, return_exceptions=True)
         await listener.wait_closed()
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[ScriptedServer]:
+    """A server that refuses connections; its port is taken, so that no other listens there meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        server = ScriptedServer(())
+        server.url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        yield server
 
 
 def answer(status: int, body: object, headers: Mapping[str, str] | None = None) -> Step:

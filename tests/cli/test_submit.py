@@ -17,7 +17,7 @@ import pytest
 
 from m2async import LocalEndpoint
 from tests.cli.terminal import APPLICATION, COMMAND, EXAMPLES, Ended, m2async, on_terminal, plain, settings
-from tests.scripted import error, hang, scripted, started
+from tests.scripted import error, hang, nobody, scripted, started
 
 FIELDS = ["key", "application_id", "job", "state", "execution_id", "attempts", "adopted", "error"]
 
@@ -276,11 +276,10 @@ async def test_no_credentials_are_exit_code_3(tmp_path: Path) -> None:
 
 
 async def test_an_unreachable_endpoint_is_exit_code_3(tmp_path: Path) -> None:
-    async with scripted(started()) as server:
-        url = server.url
-    ended = await m2async("submit", manifest(tmp_path), "--output", "jsonl", url=url)
+    with nobody() as server:
+        ended = await m2async("submit", manifest(tmp_path), "--output", "jsonl", url=server.url)
     assert ended.code == 3
-    assert f"m2async: stopped: no connection to {url.removeprefix('http://')}: " in ended.err
+    assert f"m2async: stopped: no connection to {server.url.removeprefix('http://')}: " in ended.err
     assert {line["state"] for line in ended.lines} <= {"rejected", "skipped"}
 
 

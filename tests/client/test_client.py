@@ -29,7 +29,20 @@ from m2async import (
     ValidationException,
 )
 from m2async.client.answers import parse_retry_after
-from tests.scripted import ScriptedServer, Step, answer, close, error, hang, reset, scripted, send, started, truncated
+from tests.scripted import (
+    ScriptedServer,
+    Step,
+    answer,
+    close,
+    error,
+    hang,
+    nobody,
+    reset,
+    scripted,
+    send,
+    started,
+    truncated,
+)
 
 APPLICATION = "carddemolocalapplication23"
 REQUEST = StartBatchJob(APPLICATION, ScriptJob("POSTTRAN"), {"RUNDATE": "20261123"})
@@ -104,18 +117,16 @@ async def test_a_connection_that_breaks_on_its_second_use_is_not_used_to_send_ag
 
 
 async def test_a_port_where_nobody_listens_means_not_sent() -> None:
-    async with scripted(started()) as server:
-        settings = server.settings()
-    async with M2Client(**settings) as client:
-        with pytest.raises(NotSentError) as caught:
-            await client.start_batch_job(REQUEST)
+    with nobody() as server:
+        async with M2Client(**server.settings()) as client:
+            with pytest.raises(NotSentError) as caught:
+                await client.start_batch_job(REQUEST)
     assert caught.value.may_have_started is False
 
 
 async def test_an_unverifiable_certificate_means_not_sent(tmp_path: Path) -> None:
     async with scripted(started()) as server:
-        settings = server.settings()
-        settings["endpoint_url"] = settings["endpoint_url"].replace("http:", "https:")
+        settings = server.settings(endpoint_url=server.url.replace("http:", "https:"), connect_timeout=0.2)
         async with M2Client(**settings) as client:  # it speaks no TLS
             with pytest.raises(NotSentError):
                 await client.start_batch_job(REQUEST)

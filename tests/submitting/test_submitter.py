@@ -46,7 +46,7 @@ from m2async.certainty.verdict import OnUnknown
 from m2async.errors import service_exception
 from m2async.ledger import IllegalTransitionError, ManifestChangedError, RowState, open_ledger
 from m2async.pacing.budget import RESERVE, SHARE, UNPACED
-from tests.scripted import error, hang, reset, scripted, started
+from tests.scripted import error, hang, nobody, reset, scripted, started
 
 APPLICATION = "carddemolocalapplication23"
 QUICK = RetryPolicy(base=0.001, cap=0.01)
@@ -240,11 +240,10 @@ async def test_denied_access_stops_the_run_after_the_first_answers() -> None:
 
 
 async def test_an_endpoint_that_cannot_be_reached_stops_the_run() -> None:
-    async with scripted(started()) as server:
-        settings = server.settings()
     policy = RetryPolicy(base=0.01, unreachable=0.1)
-    async with M2Client(**settings) as client, Submitter(client, retry=policy) as submitter:
-        ended, failure = await collect(submitter.submit_many(requests(1_000)))
+    with nobody() as server:
+        async with M2Client(**server.settings()) as client, Submitter(client, retry=policy) as submitter:
+            ended, failure = await collect(submitter.submit_many(requests(1_000)))
     assert isinstance(failure, SubmissionStoppedError)
     assert isinstance(failure.cause, NotSentError)
     assert len(ended) <= 64
