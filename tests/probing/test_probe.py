@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import sqlite3
+from bisect import bisect
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from time import monotonic
@@ -20,8 +21,9 @@ from m2async.errors import AccessDeniedException, NotSentError
 from m2async.ledger import RowState, open_ledger
 from m2async.probing.plans import Limits, Plan, Ramp, Steps
 from m2async.probing.probe import Probe, StartedUnasked
+from m2async.probing.record import Verdict
 from m2async.probing.summary import Asked
-from tests.scripted import close, error, scripted, started
+from tests.scripted import close, error, nobody, scripted, started
 
 NOWHERE = StartBatchJob("ab2cdefghijklmnopqrstuvwxy", ScriptJob("NOJOB"))
 
@@ -116,14 +118,34 @@ async def test_latencies_are_those_of_the_calls_that_were_due_during_a_stall_too
 
 
 async def test_calls_are_sent_when_they_are_due_while_others_wait_for_their_answers() -> None:
-    plan = Steps([50.0], 1.0)
-    async with slow([0.5] * 50, (9.0, 9.0)) as server, M2Client(**server.settings()) as client:
+    """None but the first is answered before the last has come; and how late a call is counts in turns of the loop."""
+    plan, refused, all_there = Steps([50.0], 1.0), error(404, "ResourceNotFoundException"), asyncio.Event()
+    turns: list[float] = []
+
+    async def refuse_when_all_are_there(writer: asyncio.StreamWriter) -> None:
+        if len(server.requests) == 50:
+            all_there.set()
+        await all_there.wait()
+        await refused(writer)
+
+    async def turn() -> None:
+        while True:
+            turns.append(one.elapsed)
+            await asyncio.sleep(0.001)
+
+    async with (
+        scripted(refused, refuse_when_all_are_there) as server,
+        M2Client(**server.settings(max_connections=50, read_timeout=20)) as client,
+    ):
         one = probe(client, plan)
+        turning = asyncio.ensure_future(turn())
         await one.run()
+        turning.cancel()
     calls = plan.done[0].record.calls
-    assert len(calls) == 50
-    assert max(call.sent - call.due for call in calls) < 0.1
-    assert calls[-1].sent - calls[1].sent == pytest.approx(48 / 50, abs=0.1)
+    assert [call.verdict for call in calls] == [Verdict.ACCEPTED] * 50
+    assert [call.due - calls[1].due for call in calls[1:]] == pytest.approx([n / 50 for n in range(49)])
+    assert all(call.due <= call.sent for call in calls)
+    assert max(bisect(turns, call.sent) - bisect(turns, call.due) for call in calls) < 20
 
 
 # What ends it
@@ -143,11 +165,10 @@ async def test_access_that_is_denied_ends_it_at_the_first_call() -> None:
 
 
 async def test_an_endpoint_that_nobody_serves_ends_it_at_the_first_call() -> None:
-    async with scripted(started()) as server:
-        settings = server.settings()
-    async with M2Client(**settings) as client:
-        one = probe(client, Ramp(Limits(500.0, 5.0)))
-        await one.run()
+    with nobody() as server:
+        async with M2Client(**server.settings()) as client:
+            one = probe(client, Ramp(Limits(500.0, 5.0)))
+            await one.run()
     assert isinstance(one.error, NotSentError)
     assert one.calls == 1
 
