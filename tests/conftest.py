@@ -6,8 +6,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from m2async import LocalEndpoint, M2Client
+
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("here")  # how long an example takes says how busy the machine is
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: tests wait for answers and for timers."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)

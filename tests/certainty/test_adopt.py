@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from m2async.certainty.adopt import (
@@ -421,7 +421,6 @@ def test_decisions_are_those_of_the_definition_for_every_graph(ids: str, count: 
 # What does not matter
 
 
-@settings(deadline=None)
 @given(instances, st.randoms(use_true_random=False))
 def test_the_order_of_attempts_and_executions_does_not_matter(world: Instance, draw: random.Random) -> None:
     attempts, executions = world.attempts.copy(), world.executions.copy()
@@ -430,7 +429,6 @@ def test_the_order_of_attempts_and_executions_does_not_matter(world: Instance, d
     assert replace(world, attempts=attempts, executions=executions).decide() == world.decide()
 
 
-@settings(deadline=None)
 @given(instances, st.integers(-(10**9), 10**9))
 def test_the_time_itself_does_not_matter(world: Instance, by: int) -> None:
     attempts = [
@@ -445,7 +443,6 @@ def test_the_time_itself_does_not_matter(world: Instance, by: int) -> None:
     assert replace(world, attempts=attempts, executions=executions).decide() == world.decide()
 
 
-@settings(deadline=None)
 @given(instances)
 def test_no_execution_is_adopted_twice(world: Instance) -> None:
     adopted = [

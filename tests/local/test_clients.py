@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -217,26 +218,28 @@ async def test_the_aws_cli_drives_every_route(endpoint: LocalEndpoint, clock: Cl
 
 @pytest.fixture(scope="session")
 def javascript(pytestconfig: pytest.Config) -> Path:
-    """A folder with the JavaScript SDK and the driver, kept in pytest's cache from run to run."""
+    """A folder with the JavaScript SDK, kept in pytest's cache from run to run."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not there")
     assert pytestconfig.cache is not None
     folder = Path(pytestconfig.cache.mkdir("m2async-javascript"))
-    wanted = (JAVASCRIPT / "package.json").read_text()
-    version = json.loads(wanted)["dependencies"]["@aws-sdk/client-m2"]
-    installed = folder / "node_modules" / "@aws-sdk" / "client-m2" / "package.json"
-    if not installed.exists() or json.loads(installed.read_text())["version"] != version:
-        (folder / "package.json").write_text(wanted)
-        subprocess.run(
-            ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"], cwd=folder, check=True, timeout=120
-        )
-    shutil.copy(JAVASCRIPT / "drive.mjs", folder)
+    with (folder / "lock").open("w") as lock:  # the tests may run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wanted = (JAVASCRIPT / "package.json").read_text()
+        version = json.loads(wanted)["dependencies"]["@aws-sdk/client-m2"]
+        installed = folder / "node_modules" / "@aws-sdk" / "client-m2" / "package.json"
+        if not installed.exists() or json.loads(installed.read_text())["version"] != version:
+            (folder / "package.json").write_text(wanted)
+            subprocess.run(
+                ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"], cwd=folder, check=True, timeout=120
+            )
     return folder
 
 
 async def drive(javascript: Path, endpoint: LocalEndpoint, *arguments: str) -> Any:
     done = await anyio.run_process(
-        ["node", "drive.mjs", APPLICATION, *arguments],
+        ["node", "--input-type=module", "-", APPLICATION, *arguments],
+        input=(JAVASCRIPT / "drive.mjs").read_bytes(),
         cwd=javascript,
         env=environment(endpoint, javascript),
         check=False,

@@ -31,7 +31,7 @@ def texts(svg: ET.Element) -> list[str]:
     return [element.text or "" for element in svg.iter(f"{SVG}text")]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.lists(st.floats(0, 1e6), min_size=1, max_size=130),
     st.sampled_from([0.05, 1.0, 5.0, 60.0, 86_400.0, 3 * 86_400.0]),
@@ -44,7 +44,7 @@ def test_any_values_can_be_drawn_over_any_time(values: list[float], width: float
         assert {"Started per second", "Throttled", "0 s"} <= set(texts(svg))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(st.floats(1e-6, 3_600), min_size=2, max_size=60), st.integers(1, 10**7))
 def test_any_latencies_can_be_drawn(values: list[float], calls: int) -> None:
     values = sorted(values)

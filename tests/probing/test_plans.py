@@ -32,7 +32,7 @@ def near(plan: Ramp, rate: float, burst: int) -> bool:
     return abs(estimates.rate.value / rate - 1) <= 0.05 and abs(estimates.burst.value / burst - 1) <= 0.10
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rate=st.floats(5, 1_000),
     burst=st.integers(1, 500),
@@ -50,7 +50,7 @@ def test_a_token_bucket_is_found_where_its_burst_takes_longer_than_the_jitter(
     assert max(call.answered or 0.0 for done in plan.done for call in done.record.calls) <= 60.0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rate=st.integers(5, 1_000), burst=st.integers(1, 499), latency=st.floats(0.001, 0.05))
 def test_a_leaky_bucket_in_milliseconds_is_found_and_lets_one_call_more_pass_at_once(
     rate: int, burst: int, latency: float
@@ -126,7 +126,7 @@ def test_a_server_that_falls_behind_is_told_from_a_quota() -> None:
 
 
 @given(rates=st.lists(st.floats(1, 500), min_size=1, max_size=4), seconds=st.floats(0.1, 3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_steps_offer_each_rate_for_its_time_whatever_is_answered(rates: list[float], seconds: float) -> None:
     plan = Steps(rates, seconds)
     play(plan, TokenBucket(10, 1).try_take)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import count, cycle, pairwise, repeat
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -356,7 +356,7 @@ def _ends_with_the_connection(response: Response, data: bytes) -> bool:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_parsing_is_the_inverse_of_serialising_for_any_split(data: st.DataObject) -> None:
     serialised, response = data.draw(serialised_responses())
     pieces = data.draw(pieces_of(serialised))
@@ -367,7 +367,7 @@ def test_parsing_is_the_inverse_of_serialising_for_any_split(data: st.DataObject
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_one_parser_gives_each_response_once_and_in_order(data: st.DataObject) -> None:
     parser = ResponseParser()
     for number in range(data.draw(st.integers(2, 6))):
@@ -449,12 +449,12 @@ def check_anything(data: bytes, sizes: list[int]) -> None:
 
 @given(NEARLY_RESPONSES, SIZES)
 @example(b"HTTP/1.1 000 OK\r\n\r\n{}", [9])
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 def test_a_response_with_errors_in_it_raises_nothing_else(data: bytes, sizes: list[int]) -> None:
     check_anything(data, sizes)
 
 
 @given(GARBAGE, SIZES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_garbage_raises_nothing_else(data: bytes, sizes: list[int]) -> None:
     check_anything(data, sizes)

@@ -142,7 +142,7 @@ def members_of(operation: str) -> st.SearchStrategy[dict[str, Any]]:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_whole_request_is_what_botocores_client_sends(operation: str) -> None:
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(members_of(operation), st.integers(0, 2**32))
     def check(members: dict[str, Any], second: int) -> None:
         now = datetime.fromtimestamp(second, UTC).replace(tzinfo=None)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 import uvloop
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m2async.client.wire.http11 import Response
@@ -433,7 +433,7 @@ def test_no_place_is_lost_whatever_happens(new_loop: Callable[[], asyncio.Abstra
     with asyncio.Runner(loop_factory=new_loop) as runner:
 
         @given(_STEPS, st.integers(1, 3))
-        @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=60)
         def scenario(steps: list[tuple[str, int]], max_connections: int) -> None:
             runner.run(play(steps, max_connections))
 
