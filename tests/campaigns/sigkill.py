@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
-import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -22,7 +21,7 @@ import anyio
 
 from m2async.ledger.sqlite.connection import integrity_problems
 from tests.campaigns.faults import audit, jobs_file, really_started, serving
-from tests.cli.terminal import COMMAND, m2async, settings
+from tests.cli.terminal import m2async, running
 
 ROWS = 3_000
 AT_WORK = 0.8
@@ -65,8 +64,7 @@ class Campaign:
 
     async def _killed(self, command: list[str], url: str) -> bool:
         """Start the command and kill it a random time later; tells False if it had ended by then."""
-        process = await anyio.open_process([COMMAND, *command], stdin=subprocess.DEVNULL, env=settings(url))
-        async with process:
+        async with running(*command, url=url) as process:
             assert process.stdout is not None
             at_work = self._lives.random() < AT_WORK
             if at_work:

@@ -186,7 +186,7 @@ def _serve(requests: socket.socket) -> None:
         if requests in ready:
             _, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
             if not descriptors:
-                sys.exit()
+                os._exit(0)
             line, streams = socket.socket(fileno=descriptors[0]), descriptors[1:]
             pid = os.fork()
             if pid == 0:

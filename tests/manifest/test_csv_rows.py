@@ -204,7 +204,7 @@ def test_memory_does_not_grow_with_the_number_of_rows() -> None:
         return used
 
     peak(1_000)  # what is made once
-    assert peak(200_000) < peak(1_000) + 64 * 1024
+    assert peak(30_000) < peak(1_000) + 64 * 1024  # a pointer for each row would be four times that
 
 
 def test_rows_come_while_the_stream_is_still_being_written() -> None:
