@@ -21,7 +21,7 @@ from m2async.errors import AccessDeniedException, NotSentError
 from m2async.ledger import RowState, open_ledger
 from m2async.probing.plans import Limits, Plan, Ramp, Steps
 from m2async.probing.probe import Probe, StartedUnasked
-from m2async.probing.record import Verdict
+from m2async.probing.record import QuotaVerdict
 from m2async.probing.summary import Asked
 from tests.scripted import close, error, nobody, scripted, started
 
@@ -142,7 +142,7 @@ async def test_calls_are_sent_when_they_are_due_while_others_wait_for_their_answ
         await one.run()
         turning.cancel()
     calls = plan.done[0].record.calls
-    assert [call.verdict for call in calls] == [Verdict.ACCEPTED] * 50
+    assert [call.verdict for call in calls] == [QuotaVerdict.ACCEPTED] * 50
     assert [call.due - calls[1].due for call in calls[1:]] == pytest.approx([n / 50 for n in range(49)])
     assert all(call.due <= call.sent for call in calls)
     assert max(bisect(turns, call.sent) - bisect(turns, call.due) for call in calls) < 20
