@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import sqlite3
 from collections.abc import Generator, Iterator, Mapping, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
@@ -17,7 +17,7 @@ from m2async.errors import ManifestError, ManifestProblem
 from m2async.manifest.csv_rows import csv_rows
 from m2async.manifest.dependencies import Dependencies
 from m2async.manifest.jsonl_rows import jsonl_rows
-from m2async.manifest.keys import HashedKeys, Keys, KnownKeys, LinesOfKeys
+from m2async.manifest.keys import Keys, LinesOfKeys, UniqueKeys
 from m2async.manifest.rows import COLUMNS, PARAM, ManifestRow, RequestMaker, problem
 from m2async.manifest.source import Source
 from m2async.manifest.yaml_rows import TOP_LEVEL, yaml_rows
@@ -27,6 +27,7 @@ ManifestFormat: TypeAlias = Literal["csv", "jsonl", "yaml"]
 _Entries: TypeAlias = Generator[ManifestRow | ManifestError, None, None]
 
 _MAX_PROBLEMS = 1_000
+_NO_ROOM = "its keys cannot be compared, for which they go into a temporary file (in TMPDIR, if that is set)"
 _ROWS_OF_FORMAT = {"csv": csv_rows, "jsonl": jsonl_rows, "yaml": yaml_rows}
 _FORMAT_OF_SUFFIX: Mapping[str, ManifestFormat] = {
     ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".yaml": "yaml", ".yml": "yaml",
@@ -55,9 +56,9 @@ def read_manifest(
 ) -> Iterator[ManifestRow]:
     """Read a manifest row by row, as (key, request) pairs; a second row of the same key is an error.
 
-    Memory does not grow with the number of rows but for the keys, where the manifest names any: 12 to 24 bytes
-    a row, or the keys themselves from a stream that cannot be read again. Sweeps of a YAML manifest are expanded as
-    they are read.
+    Memory does not grow with the number of rows, but for the keys that rows name in `after`: to find those that come
+    twice, all keys are put into a temporary file once they are many, which is gone when the reading ends. Sweeps of a
+    YAML manifest are expanded as they are read.
 
     Arguments:
         source: a path, or a binary stream, which is read to its end and left open.
@@ -86,7 +87,7 @@ def read_manifest(
     """
     dependencies = Dependencies(after)
     manifest = _OpenManifest(source, name, format, RequestMaker(application_id, params or {}))
-    return _sound_rows(manifest, manifest.keys(unique=unique_keys, ordered=after is not None), dependencies)
+    return _sound_rows(manifest, dependencies, unique_keys=unique_keys, ordered=after is not None)
 
 
 def check_manifest(
@@ -103,11 +104,8 @@ def check_manifest(
     Raises ManifestError with every problem of every row; beyond 1,000 problems the rest are counted.
     """
     manifest = _OpenManifest(source, name, format, RequestMaker(application_id, params or {}))
-    keys = manifest.keys(unique=unique_keys, ordered=True)
-    summary, problems = _checked(manifest.entries(keys, Dependencies({})))
-    if keys.hits:
-        with manifest.rewound():
-            summary, problems = _checked(manifest.entries(KnownKeys(keys.hits), Dependencies({})))
+    with closing(manifest.keys(unique=unique_keys, ordered=True)) as keys:
+        summary, problems = _checked(manifest.entries(keys, Dependencies({})))
     if problems:
         raise ManifestError(problems)
     return summary
@@ -152,23 +150,17 @@ def _checked(entries: _Entries) -> tuple[ManifestSummary, list[ManifestProblem]]
     return ManifestSummary(rows, tuple(applications), key_width, job_width), problems
 
 
-def _sound_rows(manifest: _OpenManifest, keys: Keys, dependencies: Dependencies) -> Iterator[ManifestRow]:
-    with closing(manifest.entries(keys, dependencies)) as entries:
-        for number, entry in enumerate(entries, 1):
-            if keys.hits:
-                _refuse_repeated(manifest, keys.hits, number)
-                keys.hits = set()
+def _sound_rows(
+    manifest: _OpenManifest, dependencies: Dependencies, *, unique_keys: bool, ordered: bool
+) -> Iterator[ManifestRow]:
+    with (
+        closing(manifest.keys(unique=unique_keys, ordered=ordered)) as keys,
+        closing(manifest.entries(keys, dependencies)) as entries,
+    ):
+        for entry in entries:
             if isinstance(entry, ManifestError):
                 raise entry
             yield entry
-
-
-def _refuse_repeated(manifest: _OpenManifest, hits: AbstractSet[int], count: int) -> None:
-    """Read the first rows again, and raise ManifestError if one of their keys with such a hash comes twice."""
-    with manifest.rewound(), closing(manifest.entries(KnownKeys(hits), Dependencies({}))) as entries:
-        for entry in islice(entries, count):
-            if isinstance(entry, ManifestError):
-                raise entry
 
 
 class _OpenManifest:
@@ -196,14 +188,13 @@ class _OpenManifest:
                 self._start = self._stream.tell() if self._stream.seekable() else None
 
     def keys(self, *, unique: bool, ordered: bool) -> Keys:
-        """Make what takes the keys: if the manifest can be read again, with little memory.
+        """Make what takes the keys.
 
-        `unique` asks it to look for keys that come twice, `ordered` says that rows may name the keys of others.
+        `unique` asks it to look for keys that come twice, `ordered` says that rows may name the keys of others: these
+        have to be kept where the manifest cannot be read again.
         """
         again = self._start is not None if self._path is None else _is_regular(self._path)
-        if again:
-            return HashedKeys() if unique else Keys()
-        return KnownKeys() if unique or ordered else Keys()
+        return UniqueKeys() if unique or (ordered and not again) else Keys()
 
     def entries(self, keys: Keys, dependencies: Dependencies) -> _Entries:
         """Give the rows, and in their places the errors; what ends the reading is the last of them.
@@ -224,6 +215,9 @@ class _OpenManifest:
             except ManifestError as error:
                 count += 1
                 yield error
+            except sqlite3.Error as error:
+                yield ManifestError([problem(self._name, None, None, f"{_NO_ROOM}: {error}")])
+                return
         if dependencies.after and not isinstance(keys, LinesOfKeys):
             lines, known = self._lines(keys, dependencies.named())
             problems = list(dependencies.problems(self._name, lines, complete=known == count))
@@ -232,16 +226,16 @@ class _OpenManifest:
 
     def _lines(self, keys: Keys, wanted: AbstractSet[str]) -> tuple[Mapping[str, int], int]:
         """Tell on which lines these keys stand, and of how many rows the key is known."""
-        if isinstance(keys, KnownKeys) and keys.only is None:
-            return keys.lines, len(keys.lines)
+        if isinstance(keys, UniqueKeys):
+            return keys.lines_of(wanted), keys.taken
         found = LinesOfKeys(wanted)
-        with self.rewound():
+        with self._rewound():
             for _ in self.entries(found, Dependencies({})):
                 pass
         return found.lines, found.taken
 
     @contextmanager
-    def rewound(self) -> Iterator[None]:
+    def _rewound(self) -> Iterator[None]:
         """Let it be read from its beginning; after that, a stream is where it was before."""
         if self._start is None:
             yield
