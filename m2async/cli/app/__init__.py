@@ -1,0 +1,18 @@
+"""The commands and their options; what they do is in the modules named after them, imported when they run."""
+
+from __future__ import annotations
+
+import typer
+
+from m2async.cli.app import runs, service, submission
+
+app = typer.Typer(
+    name="m2async",
+    help="Start AWS Mainframe Modernization batch jobs in bulk.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for part in (submission, runs, service):
+    app.add_typer(part.commands)

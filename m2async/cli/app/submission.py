@@ -1,0 +1,211 @@
+"""The commands that submit a run, and those that a run in progress is told something by."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from m2async.cli.app.options import (
+    Adaptive,
+    ApplicationRate,
+    Burst,
+    Concurrency,
+    DefaultApplication,
+    EndpointUrl,
+    Exact,
+    Hold,
+    JobOutput,
+    LedgerUrl,
+    LogFile,
+    ManifestFile,
+    MaxRc,
+    MaxRunning,
+    OnUnknownChoice,
+    Params,
+    ProfileName,
+    Quiet,
+    Rate,
+    Region,
+    RunName,
+    Settle,
+    Timeout,
+    Wait,
+)
+
+commands = typer.Typer()
+
+
+@commands.command(
+    help="Start every job of a manifest, and print what became of each.\n\n"
+    "The whole manifest is checked before anything is sent. Exit code: 0 every job was started; 1 some were rejected "
+    "or may or may not have been started; 2 bad input, nothing was sent; 3 stopped early; 130 or 143 after SIGINT or "
+    "SIGTERM.",
+    epilog="Example: m2async submit nightly.csv -a ab2cdefghijklmnopqrstuvwxy --rate 20 --burst 40",
+)
+def submit(
+    manifest: ManifestFile,
+    application: DefaultApplication = None,
+    param: Params = None,
+    rate: Rate = None,
+    burst: Burst = None,
+    adaptive: Adaptive = False,
+    application_rate: ApplicationRate = None,
+    concurrency: Concurrency = 64,
+    max_running: MaxRunning = None,
+    wait: Wait = False,
+    max_rc: MaxRc = None,
+    ledger: LedgerUrl = None,
+    run_name: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="Run in the ledger; by default the manifest's.")
+    ] = None,
+    on_unknown: OnUnknownChoice = "adopt",
+    settle: Settle = 5.0,
+    exact: Exact = False,
+    hold: Hold = 60.0,
+    no_preflight: Annotated[
+        bool, typer.Option("--no-preflight", metavar="", help="Do not look first whether applications and jobs exist.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", metavar="", help="Print what would be sent, and send nothing.")
+    ] = False,
+    local: Annotated[
+        bool, typer.Option("--local", metavar="", help="Rehearse: start a local endpoint for this run and send to it.")
+    ] = False,
+    local_rate: Annotated[
+        float | None, typer.Option("--local-rate", metavar="R", help="Quota of the local endpoint, calls a second.")
+    ] = None,
+    local_burst: Annotated[
+        float | None, typer.Option("--local-burst", metavar="B", help="Burst of that quota; by default a second's.")
+    ] = None,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: ProfileName = None,
+    timeout: Timeout = 60.0,
+    output: JobOutput = "table",
+    log_file: LogFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Start every job of a manifest."""
+    from m2async.cli.ledgers import Book
+    from m2async.cli.manifests import parse_params
+    from m2async.cli.output import BAD_INPUT, fail
+    from m2async.cli.service import Rehearsal, Service
+    from m2async.cli.submit import Awaited, OutcomeOutput, Pace, What, parse_rates
+    from m2async.cli.submit import submit as run
+    from m2async.cli.track import parse_rules
+
+    if not local and (local_rate is not None or local_burst is not None):
+        fail("--local-rate and --local-burst are the quota of --local, which is not given", BAD_INPUT)
+    run(
+        What(manifest, application, parse_params(param or []), not no_preflight),
+        Pace(rate, burst, adaptive, parse_rates(application_rate or []), concurrency, on_unknown, settle, exact, hold),
+        Service(endpoint_url, region, profile, timeout),
+        Rehearsal(local_rate, local_burst) if local else None,
+        Book(ledger, run_name),
+        OutcomeOutput(output, log_file, quiet, dry_run),
+        max_running,
+        Awaited(parse_rules(max_rc or []), ends=wait),
+    )
+
+
+@commands.command(
+    help="Check a manifest, and whether the applications run and define the jobs that it names; start nothing.\n\n"
+    "What the service does not list cannot be checked: jobs in S3 buckets, restarts, and scripts of an application "
+    "that lists none. Exit code: 0 nothing wrong was found; 2 something is wrong; 3 no credentials.",
+    epilog="Example: m2async check nightly.csv -a ab2cdefghijklmnopqrstuvwxy",
+)
+def check(
+    manifest: ManifestFile,
+    application: DefaultApplication = None,
+    param: Params = None,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: ProfileName = None,
+    timeout: Timeout = 60.0,
+) -> None:
+    """Check a manifest, and what it names."""
+    from m2async.cli.check import check as command
+    from m2async.cli.manifests import parse_params
+    from m2async.cli.service import Service
+
+    command(manifest, application, parse_params(param or []), Service(endpoint_url, region, profile, timeout))
+
+
+@commands.command(epilog="Example: m2async resume nightly-1a2b3c4d --rate 20")
+def resume(
+    run_name: RunName,
+    rate: Rate = None,
+    burst: Burst = None,
+    adaptive: Adaptive = False,
+    application_rate: ApplicationRate = None,
+    concurrency: Concurrency = 64,
+    max_running: MaxRunning = None,
+    wait: Wait = False,
+    max_rc: MaxRc = None,
+    ledger: LedgerUrl = None,
+    on_unknown: OnUnknownChoice = "adopt",
+    settle: Settle = 5.0,
+    exact: Exact = False,
+    hold: Hold = 60.0,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    profile: ProfileName = None,
+    timeout: Timeout = 60.0,
+    output: JobOutput = "table",
+    log_file: LogFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run from the ledger: start what was not started, and nothing twice."""
+    from m2async.cli.ledgers import Book
+    from m2async.cli.service import Service
+    from m2async.cli.submit import Awaited, OutcomeOutput, Pace, parse_rates
+    from m2async.cli.submit import resume as run
+    from m2async.cli.track import parse_rules
+
+    run(
+        run_name,
+        Pace(rate, burst, adaptive, parse_rates(application_rate or []), concurrency, on_unknown, settle, exact, hold),
+        Service(endpoint_url, region, profile, timeout),
+        Book(ledger, run_name),
+        OutcomeOutput(output, log_file, quiet, dry_run=False),
+        max_running,
+        Awaited(parse_rules(max_rc or []), ends=wait),
+    )
+
+
+@commands.command(epilog="Example: m2async rate nightly-1a2b3c4d 80")
+def rate(
+    run_name: RunName,
+    rate: Annotated[float, typer.Argument(metavar="R", help="Calls a second at most.")],
+    burst: Annotated[float, typer.Option("--burst", metavar="B", help="Calls that may go out at once.")] = 1.0,
+    ledger: LedgerUrl = None,
+) -> None:
+    """Set the rate of a run in progress, from another terminal."""
+    from m2async.cli.orders import rate as command
+
+    command(ledger, run_name, rate, burst)
+
+
+@commands.command(epilog="Example: m2async pause nightly-1a2b3c4d")
+def pause(run_name: RunName, ledger: LedgerUrl = None) -> None:
+    """Let a run in progress send nothing more for now, from another terminal."""
+    from m2async.cli.orders import pause as command
+
+    command(ledger, run_name)
+
+
+@commands.command(epilog="Example: m2async unpause nightly-1a2b3c4d")
+def unpause(run_name: RunName, ledger: LedgerUrl = None) -> None:
+    """Let a paused run go on, from another terminal."""
+    from m2async.cli.orders import unpause as command
+
+    command(ledger, run_name)
+
+
+@commands.command(epilog="Example: m2async stop nightly-1a2b3c4d")
+def stop(run_name: RunName, ledger: LedgerUrl = None) -> None:
+    """End a run in progress, as Ctrl-C does, from another terminal; its executions go on."""
+    from m2async.cli.orders import stop as command
+
+    command(ledger, run_name)
