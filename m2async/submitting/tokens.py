@@ -32,7 +32,7 @@ class Tokens:
             raise ValueError("burst goes with rate, which is not given")
         if (rate is not None) + adaptive + (pacer is not None) > 1:
             raise ValueError("give only one of rate, adaptive and pacer")
-        self.pause = Pause()
+        self.pause: Pause = Pause()
         self._pacer = pacer or (_guarded(rate, burst) if adaptive or rate is not None else None)
         self._flow = Flow(weight)
         self._buckets = buckets

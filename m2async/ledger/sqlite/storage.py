@@ -49,7 +49,7 @@ class FileStorage(Storage):
     """
 
     def __init__(self, path: Path, *, must_exist: bool = False, busy_timeout: float = 30.0) -> None:
-        self.address = str(path)
+        self.address: str = str(path)
         self._file = LedgerFile(path)
         self._must_exist = must_exist
         self._busy_timeout = busy_timeout
