@@ -36,7 +36,6 @@ from .ledger import AttemptCount as AttemptCount
 from .ledger import ClockSetBackError as ClockSetBackError
 from .ledger import Counts as Counts
 from .ledger import DuplicateKeyError as DuplicateKeyError
-from .ledger import Event as Event
 from .ledger import ExecutionClaimedError as ExecutionClaimedError
 from .ledger import ExecutionCount as ExecutionCount
 from .ledger import HistoryEntry as HistoryEntry
@@ -59,6 +58,7 @@ from .ledger import NotALedgerError as NotALedgerError
 from .ledger import Observation as Observation
 from .ledger import OpenAttempt as OpenAttempt
 from .ledger import Orders as Orders
+from .ledger import RowEvent as RowEvent
 from .ledger import RowNotFoundError as RowNotFoundError
 from .ledger import RowState as RowState
 from .ledger import Run as Run

@@ -18,10 +18,10 @@ from m2async.ledger import (
     Activity,
     AttemptCount,
     Counts,
-    Event,
     ExecutionCount,
     LedgerRow,
     Orders,
+    RowEvent,
     RowState,
     RunInfo,
     RunView,
@@ -35,7 +35,7 @@ RESTARTS = "restarts"
 _SECOND = 1.0  # rates are per second: a shorter stretch would show bursts as rates that never were
 _RECENT = 10.0  # seconds that the current rate is taken from, at least
 _LISTED = 20  # longest and failed jobs, and names
-_REFUSALS = frozenset({Event.REFUSED, Event.REJECTED})
+_REFUSALS = frozenset({RowEvent.REFUSED, RowEvent.REJECTED})
 
 
 class Phase(Enum):
@@ -216,11 +216,11 @@ def _stretches(activity: Activity) -> tuple[float, list[AnswerStretch]]:
 def _kind(count: AttemptCount) -> str | None:
     """The field of a stretch that an answer counts in; None for what is none."""
     match count.event:
-        case Event.STARTED:
+        case RowEvent.STARTED:
             return "started"
-        case Event.UNKNOWN | Event.CRASH:
+        case RowEvent.UNKNOWN | RowEvent.CRASH:
             return "unknown"
-        case Event.REFUSED | Event.REJECTED:
+        case RowEvent.REFUSED | RowEvent.REJECTED:
             return "throttled" if is_throttle(count.code) else "refused"
         case _:
             return None

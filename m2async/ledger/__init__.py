@@ -57,7 +57,7 @@ from m2async.ledger.rows import (
     TrackedExecution,
     as_stored,
 )
-from m2async.ledger.states import Event, RowState
+from m2async.ledger.states import RowEvent, RowState
 
 __all__ = [
     "PAGE",
@@ -67,7 +67,6 @@ __all__ = [
     "ClockSetBackError",
     "Counts",
     "DuplicateKeyError",
-    "Event",
     "ExecutionClaimedError",
     "ExecutionCount",
     "HistoryEntry",
@@ -90,6 +89,7 @@ __all__ = [
     "Observation",
     "OpenAttempt",
     "Orders",
+    "RowEvent",
     "RowNotFoundError",
     "RowState",
     "Run",

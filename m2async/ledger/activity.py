@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from m2async.ledger.states import Event
+from m2async.ledger.states import RowEvent
 
 STRETCHES = 120
 """Stretches of time that a run is divided into at most, unless told."""
@@ -24,7 +24,7 @@ class AttemptCount(NamedTuple):
     """
 
     at: float
-    event: Event
+    event: RowEvent
     code: str | None
     attempts: int
 

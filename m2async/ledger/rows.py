@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from m2async.ledger.states import Event, RowState
+from m2async.ledger.states import RowEvent, RowState
 from m2async.service import Job, Judgement, StartBatchJob, judge
 
 Counts = Mapping[RowState, int]
@@ -82,7 +82,7 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     """
 
     attempt: int
-    event: Event
+    event: RowEvent
     sent_at: float | None
     ended_at: float
     error_code: str | None = None

@@ -36,7 +36,7 @@ class RowState(IntEnum):
         return self.name.lower()
 
 
-class Event(IntEnum):
+class RowEvent(IntEnum):
     """What happens to a row; the numbers are what a ledger's history stores."""
 
     INTEND = 0  # the next attempt is about to be sent
@@ -60,39 +60,39 @@ class Standing(NamedTuple):
     doubts: int
 
 
-NEXT_STATE: dict[tuple[RowState, Event], RowState] = {
-    (RowState.PENDING, Event.INTEND): RowState.INTENT,
-    (RowState.UNKNOWN, Event.RESEND): RowState.INTENT,
-    (RowState.INTENT, Event.STARTED): RowState.STARTED,
-    (RowState.INTENT, Event.REFUSED): RowState.PENDING,
-    (RowState.INTENT, Event.REJECTED): RowState.REJECTED,
-    (RowState.INTENT, Event.UNKNOWN): RowState.UNKNOWN,
-    (RowState.INTENT, Event.CRASH): RowState.UNKNOWN,
-    (RowState.UNKNOWN, Event.CLAIMED): RowState.STARTED,
-    (RowState.UNKNOWN, Event.NOT_STARTED): RowState.PENDING,
-    (RowState.REJECTED, Event.RETRY): RowState.PENDING,
-    (RowState.PENDING, Event.GIVEN_UP): RowState.REJECTED,
-    (RowState.STARTED, Event.RESTART): RowState.PENDING,
+NEXT_STATE: dict[tuple[RowState, RowEvent], RowState] = {
+    (RowState.PENDING, RowEvent.INTEND): RowState.INTENT,
+    (RowState.UNKNOWN, RowEvent.RESEND): RowState.INTENT,
+    (RowState.INTENT, RowEvent.STARTED): RowState.STARTED,
+    (RowState.INTENT, RowEvent.REFUSED): RowState.PENDING,
+    (RowState.INTENT, RowEvent.REJECTED): RowState.REJECTED,
+    (RowState.INTENT, RowEvent.UNKNOWN): RowState.UNKNOWN,
+    (RowState.INTENT, RowEvent.CRASH): RowState.UNKNOWN,
+    (RowState.UNKNOWN, RowEvent.CLAIMED): RowState.STARTED,
+    (RowState.UNKNOWN, RowEvent.NOT_STARTED): RowState.PENDING,
+    (RowState.REJECTED, RowEvent.RETRY): RowState.PENDING,
+    (RowState.PENDING, RowEvent.GIVEN_UP): RowState.REJECTED,
+    (RowState.STARTED, RowEvent.RESTART): RowState.PENDING,
 }
 """Every legal transition of a row without doubts; whatever is not here is illegal."""
 
 
-def follow(standing: Standing, event: Event) -> Standing | None:
+def follow(standing: Standing, event: RowEvent) -> Standing | None:
     """Say where `event` leads a row from `standing`; None if it must not happen there."""
     state = NEXT_STATE.get((standing.state, event))
     if state is None:
         return None
     doubts = standing.doubts
     match event:
-        case Event.UNKNOWN | Event.CRASH:
+        case RowEvent.UNKNOWN | RowEvent.CRASH:
             doubts += 1
-        case Event.CLAIMED:
+        case RowEvent.CLAIMED:
             doubts -= 1
-        case Event.NOT_STARTED:
+        case RowEvent.NOT_STARTED:
             doubts = 0
-        case Event.RESTART if doubts:  # its job would change under the attempt in doubt
+        case RowEvent.RESTART if doubts:  # its job would change under the attempt in doubt
             return None
-        case Event.REFUSED | Event.REJECTED if doubts:  # which says nothing about the earlier attempt
+        case RowEvent.REFUSED | RowEvent.REJECTED if doubts:  # which says nothing about the earlier attempt
             state = RowState.UNKNOWN
     return Standing(state, doubts)
 

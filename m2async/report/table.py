@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from m2async.ledger import Event, HistoryEntry, LedgerRow, RowState, TrackedExecution, canonical_identifier
+from m2async.ledger import HistoryEntry, LedgerRow, RowEvent, RowState, TrackedExecution, canonical_identifier
 from m2async.service import Result
 
 MOST_ROWS = 100_000
@@ -21,16 +21,16 @@ _ROOM, _ROOM_OF_ROW = 300_000, 130  # characters that the packed rows may take: 
 _LINKS = 20  # candidates and predecessors that a row carries
 _HISTORIES = 1_000  # rows whose history is carried: it takes a question to the ledger each
 _HAPPENED = {
-    Event.STARTED: "started",
-    Event.REFUSED: "refused, to be sent again",
-    Event.REJECTED: "rejected",
-    Event.UNKNOWN: "not known whether it started the job",
-    Event.CRASH: "the process ended before the answer",
-    Event.CLAIMED: "found to have started the job",
-    Event.NOT_STARTED: "found not to have started the job",
-    Event.RETRY: "to be tried again",
-    Event.GIVEN_UP: "given up",
-    Event.RESTART: "to be restarted",
+    RowEvent.STARTED: "started",
+    RowEvent.REFUSED: "refused, to be sent again",
+    RowEvent.REJECTED: "rejected",
+    RowEvent.UNKNOWN: "not known whether it started the job",
+    RowEvent.CRASH: "the process ended before the answer",
+    RowEvent.CLAIMED: "found to have started the job",
+    RowEvent.NOT_STARTED: "found not to have started the job",
+    RowEvent.RETRY: "to be tried again",
+    RowEvent.GIVEN_UP: "given up",
+    RowEvent.RESTART: "to be restarted",
 }
 _RESULTS = {Result.SUCCESS: 1, Result.FAILURE: 2, Result.OPEN: 3}
 

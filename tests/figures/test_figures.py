@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from m2async.figures.figures import AnswerStretch, JobTally, Phase, RunFigures, duration_of, is_throttle, read_figures
 from m2async.ledger import (
-    Event,
     ExecutionCount,
     LedgerRow,
     Orders,
+    RowEvent,
     RowState,
     RunInfo,
     RunView,
@@ -35,9 +35,9 @@ async def answers(view: RunView) -> Counter[str]:
         told["started"] += row.state is RowState.STARTED and not row.adopted
         for entry in await view.history(row.number):
             match entry.event:
-                case Event.UNKNOWN | Event.CRASH:
+                case RowEvent.UNKNOWN | RowEvent.CRASH:
                     told["unknown"] += 1
-                case Event.REFUSED | Event.REJECTED:
+                case RowEvent.REFUSED | RowEvent.REJECTED:
                     told["throttled" if is_throttle(entry.error_code) else "refused"] += 1
                 case _:
                     pass

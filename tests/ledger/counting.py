@@ -8,13 +8,13 @@ from itertools import chain
 
 from m2async.ledger.activity import NO_ACTIVITY, Activity, AttemptCount, LatencyCount, stretch_width
 from m2async.ledger.rows import HistoryEntry, LedgerRow, to_micros, to_seconds
-from m2async.ledger.states import Event, RowState
+from m2async.ledger.states import RowEvent, RowState
 
 Rows = Sequence[LedgerRow]
 History = Mapping[int, Sequence[HistoryEntry]]
 """The entries of each row, by its number."""
 
-_ANSWERS = frozenset({Event.REFUSED, Event.REJECTED, Event.UNKNOWN, Event.CRASH, Event.CLAIMED})
+_ANSWERS = frozenset({RowEvent.REFUSED, RowEvent.REJECTED, RowEvent.UNKNOWN, RowEvent.CRASH, RowEvent.CLAIMED})
 
 
 def activity(rows: Rows, history: History, stretches: int) -> Activity:
@@ -42,7 +42,7 @@ def latencies(rows: Rows, history: History) -> list[LatencyCount]:
     taken = Counter(
         (to_micros(at) - to_micros(sent_at) + 50) // 100
         for sent_at, at, event, _ in _answers(rows, history)
-        if event not in {Event.CRASH, Event.CLAIMED} and sent_at is not None
+        if event not in {RowEvent.CRASH, RowEvent.CLAIMED} and sent_at is not None
     )
     return [LatencyCount(tenths / 10_000, attempts) for tenths, attempts in sorted(taken.items())]
 
@@ -57,17 +57,17 @@ def _sendings(rows: Rows, history: History) -> Iterator[tuple[float, float | Non
             yield entry.sent_at, entry.ended_at
 
 
-def _answers(rows: Rows, history: History) -> Iterator[tuple[float | None, float, Event, str | None]]:
+def _answers(rows: Rows, history: History) -> Iterator[tuple[float | None, float, RowEvent, str | None]]:
     """When attempts were sent and answered, and what the answers were."""
     found = {
         (number, entry.attempt)
         for number, entries in history.items()
         for entry in entries
-        if entry.event is Event.CLAIMED
+        if entry.event is RowEvent.CLAIMED
     }
     for row in rows:
         if row.state is RowState.STARTED and (row.number, row.attempts) not in found and row.ended_at is not None:
-            yield row.sent_at, row.ended_at, Event.STARTED, None
+            yield row.sent_at, row.ended_at, RowEvent.STARTED, None
     for entry in chain.from_iterable(history.values()):
         if entry.event in _ANSWERS:
             yield entry.sent_at, entry.ended_at, entry.event, entry.error_code

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2async import RestartJob
-from m2async.ledger import AttemptCount, Event, IllegalTransitionError, LatencyCount, Ledger, Run, open_ledger
+from m2async.ledger import AttemptCount, IllegalTransitionError, LatencyCount, Ledger, RowEvent, Run, open_ledger
 from m2async.ledger.activity import stretch_width
 from tests.ledger import counting
 from tests.ledger.samples import Clock, planned
@@ -56,11 +56,11 @@ async def test_answers_are_counted_by_when_they_came_and_what_they_were() -> Non
         latencies = await run.latencies()
     assert (activity.began, activity.ended, activity.width) == (NOON, NOON + 4, 1.0)
     assert list(activity.attempts) == [
-        AttemptCount(NOON, Event.STARTED, None, 2),
-        AttemptCount(NOON + 1, Event.REFUSED, "ThrottlingException", 1),
-        AttemptCount(NOON + 2, Event.REJECTED, "ValidationException", 1),
-        AttemptCount(NOON + 2, Event.UNKNOWN, "ReadTimeoutError", 1),
-        AttemptCount(NOON + 4, Event.CLAIMED, None, 1),
+        AttemptCount(NOON, RowEvent.STARTED, None, 2),
+        AttemptCount(NOON + 1, RowEvent.REFUSED, "ThrottlingException", 1),
+        AttemptCount(NOON + 2, RowEvent.REJECTED, "ValidationException", 1),
+        AttemptCount(NOON + 2, RowEvent.UNKNOWN, "ReadTimeoutError", 1),
+        AttemptCount(NOON + 4, RowEvent.CLAIMED, None, 1),
     ]
     assert latencies == [LatencyCount(0.25, 2), LatencyCount(0.5, 1), LatencyCount(1.5, 1), LatencyCount(2.5, 1)]
 
@@ -73,7 +73,7 @@ async def test_a_call_under_way_and_a_crash_are_told(ledger: Ledger, clock: Cloc
         assert not (await run.activity()).attempts
     async with planned(ledger, 2) as run:
         [crash] = (await run.activity()).attempts
-        assert (crash.event, crash.code, crash.attempts) == (Event.CRASH, "Crash", 1)
+        assert (crash.event, crash.code, crash.attempts) == (RowEvent.CRASH, "Crash", 1)
         assert await run.latencies() == []
 
 

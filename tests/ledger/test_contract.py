@@ -13,7 +13,6 @@ from m2async import InvalidRequestError, ScriptJob, StartBatchJob
 from m2async.ledger import (
     ClockSetBackError,
     DuplicateKeyError,
-    Event,
     ExecutionClaimedError,
     HistoryEntry,
     IllegalTransitionError,
@@ -22,6 +21,7 @@ from m2async.ledger import (
     LedgerError,
     ManifestChangedError,
     Orders,
+    RowEvent,
     RowNotFoundError,
     RowState,
     Run,
@@ -347,7 +347,7 @@ async def test_a_refused_attempt_leaves_the_row_pending_and_stands_in_its_histor
         assert (row.state, row.attempts, row.error_code, row.request_id) == (STARTED, 2, None, None)
         [entry] = await run.history(1)
         assert entry == HistoryEntry(
-            1, Event.REFUSED, 5.0, entry.ended_at, "ThrottlingException", "slow down", "request"
+            1, RowEvent.REFUSED, 5.0, entry.ended_at, "ThrottlingException", "slow down", "request"
         )  # fmt: skip
 
 
@@ -362,7 +362,7 @@ async def test_a_rejected_row_is_tried_again_only_on_somebodys_word(ledger: Ledg
         row = await row_of(run, 1)
         assert (row.state, row.note) == (PENDING, "ops: the script is there now")
         await run.intend(1, 2, 1.0)
-        assert [entry.event for entry in await run.history(1)] == [Event.REJECTED, Event.RETRY]
+        assert [entry.event for entry in await run.history(1)] == [RowEvent.REJECTED, RowEvent.RETRY]
 
 
 async def test_a_crash_leaves_what_was_under_way_in_doubt(ledger: Ledger) -> None:
@@ -378,8 +378,8 @@ async def test_a_crash_leaves_what_was_under_way_in_doubt(ledger: Ledger) -> Non
         row = await row_of(run, 2)
         assert (row.error_code, row.attempts, row.doubts, row.sent_at) == ("Crash", 1, 1, 7.0)
         [entry] = await run.history(2)
-        assert (entry.event, entry.attempt, entry.sent_at, entry.open) == (Event.CRASH, 1, 7.0, True)
-        assert [entry.event for entry in await run.history(4)] == [Event.REFUSED, Event.CRASH]
+        assert (entry.event, entry.attempt, entry.sent_at, entry.open) == (RowEvent.CRASH, 1, 7.0, True)
+        assert [entry.event for entry in await run.history(4)] == [RowEvent.REFUSED, RowEvent.CRASH]
     async with await ledger.open_run("run") as run:
         assert (await row_of(run, 2)).doubts == 1
         assert len(await run.history(2)) == 1
@@ -544,9 +544,9 @@ async def test_an_execution_that_was_found_is_claimed_and_marked_as_inferred(led
         assert (row.state, row.execution_id, row.adopted, row.doubts) == (STARTED, "x1", True, 0)
         assert (row.candidates, row.note, row.error_code) == ((), "one clear match", None)
         [doubt, claim] = await run.history(1)
-        assert (doubt.event, doubt.open) == (Event.UNKNOWN, False)
+        assert (doubt.event, doubt.open) == (RowEvent.UNKNOWN, False)
         assert (claim.event, claim.attempt, claim.execution_id, claim.note) == (
-            Event.CLAIMED, 1, "x1", "one clear match",
+            RowEvent.CLAIMED, 1, "x1", "one clear match",
         )  # fmt: skip
         assert await ledger.open_attempts(APPLICATION) == []
 
@@ -600,7 +600,7 @@ async def test_a_row_that_was_not_started_may_be_sent_again(ledger: Ledger) -> N
         await run.rejected(1, 3, "ValidationException", "no")
         assert await state_of(run, 1) is REJECTED
         events = [entry.event for entry in await run.history(1)]
-        assert events == [Event.UNKNOWN, Event.UNKNOWN, Event.NOT_STARTED, Event.REJECTED]
+        assert events == [RowEvent.UNKNOWN, RowEvent.UNKNOWN, RowEvent.NOT_STARTED, RowEvent.REJECTED]
 
 
 async def test_a_row_that_was_tried_often_enough_is_rejected_with_its_last_error(ledger: Ledger) -> None:
@@ -616,7 +616,7 @@ async def test_a_row_that_was_tried_often_enough_is_rejected_with_its_last_error
             await run.give_up(2, 0, "never sent")
         await run.retry(1, 1, "submitted again")
         events = [entry.event for entry in await run.history(1)]
-        assert events == [Event.REFUSED, Event.GIVEN_UP, Event.RETRY]
+        assert events == [RowEvent.REFUSED, RowEvent.GIVEN_UP, RowEvent.RETRY]
 
 
 async def test_a_run_in_progress_is_told_its_pace_to_pause_and_to_stop(ledger: Ledger) -> None:

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from m2async.ledger.states import NEXT_STATE, Event, RowState, Standing, follow
+from m2async.ledger.states import NEXT_STATE, RowEvent, RowState, Standing, follow
 
 PENDING, INTENT, STARTED, REJECTED, UNKNOWN = RowState
 
@@ -12,48 +12,48 @@ PENDING, INTENT, STARTED, REJECTED, UNKNOWN = RowState
 def test_exactly_these_transitions_are_legal_without_an_earlier_doubt() -> None:
     legal = {
         (state, event, after.state)
-        for state, event in product(RowState, Event)
+        for state, event in product(RowState, RowEvent)
         if (after := follow(Standing(state, state is UNKNOWN), event))
     }
     assert legal == {
-        (PENDING, Event.INTEND, INTENT),
-        (UNKNOWN, Event.RESEND, INTENT),
-        (INTENT, Event.STARTED, STARTED),
-        (INTENT, Event.REFUSED, PENDING),
-        (INTENT, Event.REJECTED, REJECTED),
-        (INTENT, Event.UNKNOWN, UNKNOWN),
-        (INTENT, Event.CRASH, UNKNOWN),
-        (UNKNOWN, Event.CLAIMED, STARTED),
-        (UNKNOWN, Event.NOT_STARTED, PENDING),
-        (REJECTED, Event.RETRY, PENDING),
-        (PENDING, Event.GIVEN_UP, REJECTED),
-        (STARTED, Event.RESTART, PENDING),
+        (PENDING, RowEvent.INTEND, INTENT),
+        (UNKNOWN, RowEvent.RESEND, INTENT),
+        (INTENT, RowEvent.STARTED, STARTED),
+        (INTENT, RowEvent.REFUSED, PENDING),
+        (INTENT, RowEvent.REJECTED, REJECTED),
+        (INTENT, RowEvent.UNKNOWN, UNKNOWN),
+        (INTENT, RowEvent.CRASH, UNKNOWN),
+        (UNKNOWN, RowEvent.CLAIMED, STARTED),
+        (UNKNOWN, RowEvent.NOT_STARTED, PENDING),
+        (REJECTED, RowEvent.RETRY, PENDING),
+        (PENDING, RowEvent.GIVEN_UP, REJECTED),
+        (STARTED, RowEvent.RESTART, PENDING),
     }
 
 
-@pytest.mark.parametrize("event", [Event.REFUSED, Event.REJECTED])
-def test_what_a_later_attempt_meets_does_not_settle_an_earlier_doubt(event: Event) -> None:
-    resent = follow(Standing(UNKNOWN, 1), Event.RESEND)
+@pytest.mark.parametrize("event", [RowEvent.REFUSED, RowEvent.REJECTED])
+def test_what_a_later_attempt_meets_does_not_settle_an_earlier_doubt(event: RowEvent) -> None:
+    resent = follow(Standing(UNKNOWN, 1), RowEvent.RESEND)
     assert resent == Standing(INTENT, 1)
     assert follow(resent, event) == Standing(UNKNOWN, 1)
 
 
 def test_a_start_after_a_doubt_leaves_the_doubt_visible() -> None:
-    assert follow(Standing(INTENT, 1), Event.STARTED) == Standing(STARTED, 1)
+    assert follow(Standing(INTENT, 1), RowEvent.STARTED) == Standing(STARTED, 1)
 
 
 def test_each_unanswered_attempt_is_one_more_doubt_and_each_claim_one_less() -> None:
-    assert follow(Standing(INTENT, 1), Event.UNKNOWN) == Standing(UNKNOWN, 2)
-    assert follow(Standing(INTENT, 1), Event.CRASH) == Standing(UNKNOWN, 2)
-    assert follow(Standing(UNKNOWN, 2), Event.CLAIMED) == Standing(STARTED, 1)
+    assert follow(Standing(INTENT, 1), RowEvent.UNKNOWN) == Standing(UNKNOWN, 2)
+    assert follow(Standing(INTENT, 1), RowEvent.CRASH) == Standing(UNKNOWN, 2)
+    assert follow(Standing(UNKNOWN, 2), RowEvent.CLAIMED) == Standing(STARTED, 1)
 
 
 def test_a_job_with_an_attempt_in_doubt_is_not_restarted_since_that_attempt_is_of_another_job() -> None:
-    assert follow(Standing(STARTED, 1), Event.RESTART) is None
+    assert follow(Standing(STARTED, 1), RowEvent.RESTART) is None
 
 
 def test_learning_that_nothing_was_started_settles_every_doubt() -> None:
-    assert follow(Standing(UNKNOWN, 3), Event.NOT_STARTED) == Standing(PENDING, 0)
+    assert follow(Standing(UNKNOWN, 3), RowEvent.NOT_STARTED) == Standing(PENDING, 0)
 
 
 def test_no_way_leads_from_a_doubt_to_a_row_that_looks_sure() -> None:
@@ -66,9 +66,9 @@ def test_no_way_leads_from_a_doubt_to_a_row_that_looks_sure() -> None:
         seen.add(standing)
         assert (standing.doubts > 0) >= (standing.state is UNKNOWN)
         assert not (standing.doubts and standing.state in {PENDING, REJECTED})
-        ahead += [after for event in Event if (after := follow(standing, event))]
+        ahead += [after for event in RowEvent if (after := follow(standing, event))]
     assert {standing.state for standing in seen} == set(RowState)
 
 
 def test_every_event_but_the_ways_into_intent_has_its_place_in_the_table() -> None:
-    assert {event for _, event in NEXT_STATE} == set(Event)
+    assert {event for _, event in NEXT_STATE} == set(RowEvent)

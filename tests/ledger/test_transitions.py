@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from m2async.ledger import (
-    Event,
     ExecutionClaimedError,
     IllegalTransitionError,
     Ledger,
     Observation,
+    RowEvent,
     RowState,
     Run,
     open_ledger,
@@ -43,7 +43,7 @@ class Row:
 class Step(NamedTuple):
     """What to do, and what to choose by."""
 
-    event: Event | None  # None to look at an execution
+    event: RowEvent | None  # None to look at an execution
     pick: int  # of a row
     off: int  # added to the attempt that would be right
     execution: str
@@ -52,7 +52,7 @@ class Step(NamedTuple):
 
 def random_step(chance: Random) -> Step:
     return Step(
-        event=chance.choice([*Event, Event.INTEND, Event.INTEND, None]),
+        event=chance.choice([*RowEvent, RowEvent.INTEND, RowEvent.INTEND, None]),
         pick=chance.randrange(10),
         off=chance.choice([0, 0, 0, 0, 0, 0, 0, 0, -1, 1]),
         execution=chance.choice("ABCDEFGH"),
@@ -69,7 +69,7 @@ class Walk:
         self.model = {number: Row() for number in range(1, ROWS + 1)}
         self.by_the_table = {number: Standing(RowState.PENDING, 0) for number in self.model}
         self.former: set[str] = set()  # executions that were restarted
-        self.made: Counter[Event] = Counter()
+        self.made: Counter[RowEvent] = Counter()
 
     def row_in(self, state: str, pick: int) -> int:
         """Give a row that is in this state, if there is one; now and then, any."""
@@ -81,20 +81,20 @@ class Walk:
         match step.event:
             case None:
                 await self.observe(step)
-            case Event.CRASH:
+            case RowEvent.CRASH:
                 await self.leave_and_open_again()
-            case Event.INTEND | Event.RESEND:
+            case RowEvent.INTEND | RowEvent.RESEND:
                 await self.intend(step, step.event)
-            case Event.STARTED | Event.REFUSED | Event.REJECTED | Event.UNKNOWN:
+            case RowEvent.STARTED | RowEvent.REFUSED | RowEvent.REJECTED | RowEvent.UNKNOWN:
                 await self.end(step, step.event)
-            case Event.CLAIMED:
+            case RowEvent.CLAIMED:
                 await self.claim(step)
-            case Event.NOT_STARTED | Event.RETRY | Event.GIVEN_UP:
+            case RowEvent.NOT_STARTED | RowEvent.RETRY | RowEvent.GIVEN_UP:
                 await self.decide(step, step.event)
-            case Event.RESTART:
+            case RowEvent.RESTART:
                 await self.restart(step)
 
-    async def write(self, number: int, event: Event, write: Callable[[], Any], *, fits: bool, allowed: bool) -> bool:
+    async def write(self, number: int, event: RowEvent, write: Callable[[], Any], *, fits: bool, allowed: bool) -> bool:
         """Make a write, and see that it fails exactly where it should.
 
         The model says whether the row's state has it `allowed`, as the table must; `fits` is whatever else must be so.
@@ -113,28 +113,28 @@ class Walk:
         self.made[event] += 1
         return True
 
-    async def intend(self, step: Step, event: Event) -> None:
-        state = "pending" if event is Event.INTEND else "unknown"
+    async def intend(self, step: Step, event: RowEvent) -> None:
+        state = "pending" if event is RowEvent.INTEND else "unknown"
         row = self.model[number := self.row_in(state, step.pick)]
         attempt = row.attempts + 1 + step.off
-        write = partial(self.run.intend, number, attempt, 1.0, resend=event is Event.RESEND)
+        write = partial(self.run.intend, number, attempt, 1.0, resend=event is RowEvent.RESEND)
         if await self.write(number, event, write, fits=step.off == 0, allowed=row.state == state):
             row.state, row.attempts = "intent", attempt
 
-    async def end(self, step: Step, event: Event) -> None:
+    async def end(self, step: Step, event: RowEvent) -> None:
         row = self.model[number := self.row_in("intent", step.pick)]
         execution = f"own-{number}-{row.attempts}"
-        words = (execution,) if event is Event.STARTED else ("code", "message")
+        words = (execution,) if event is RowEvent.STARTED else ("code", "message")
         write = partial(getattr(self.run, event.name.lower()), number, row.attempts + step.off, *words)
         if not await self.write(number, event, write, fits=step.off == 0, allowed=row.state == "intent"):
             return
-        if event is Event.STARTED:
+        if event is RowEvent.STARTED:
             row.state, row.execution = "started", execution
-        elif event is Event.UNKNOWN:
+        elif event is RowEvent.UNKNOWN:
             row.state = "unknown"
             row.doubts.add(row.attempts)
         else:
-            row.state = "unknown" if row.doubts else "rejected" if event is Event.REJECTED else "pending"
+            row.state = "unknown" if row.doubts else "rejected" if event is RowEvent.REJECTED else "pending"
 
     async def claim(self, step: Step) -> None:
         row = self.model[number := self.row_in("unknown", step.pick)]
@@ -142,18 +142,18 @@ class Walk:
         free = step.execution not in {row.execution for row in self.model.values()} | self.former
         fits = attempt in row.doubts and free
         write = partial(self.run.claim, number, attempt, step.execution, "note")
-        if await self.write(number, Event.CLAIMED, write, fits=fits, allowed=row.state == "unknown"):
+        if await self.write(number, RowEvent.CLAIMED, write, fits=fits, allowed=row.state == "unknown"):
             row.state, row.execution = "started", step.execution
             row.doubts.discard(attempt)
 
-    async def decide(self, step: Step, event: Event) -> None:
+    async def decide(self, step: Step, event: RowEvent) -> None:
         state, after = {
-            Event.NOT_STARTED: ("unknown", "pending"),
-            Event.RETRY: ("rejected", "pending"),
-            Event.GIVEN_UP: ("pending", "rejected"),
+            RowEvent.NOT_STARTED: ("unknown", "pending"),
+            RowEvent.RETRY: ("rejected", "pending"),
+            RowEvent.GIVEN_UP: ("pending", "rejected"),
         }[event]
         row = self.model[number := self.row_in(state, step.pick)]
-        decision = self.run.give_up if event is Event.GIVEN_UP else getattr(self.run, event.name.lower())
+        decision = self.run.give_up if event is RowEvent.GIVEN_UP else getattr(self.run, event.name.lower())
         fits = step.off == 0 and row.attempts > 0
         write = partial(decision, number, row.attempts + step.off, "note")
         if await self.write(number, event, write, fits=fits, allowed=row.state == state):
@@ -165,7 +165,7 @@ class Walk:
         job = RestartJob(row.execution or "none", "STEP1")
         write = partial(self.run.restart, number, row.attempts + step.off, job, "note")
         allowed = row.state == "started" and not row.doubts
-        if await self.write(number, Event.RESTART, write, fits=step.off == 0, allowed=allowed):
+        if await self.write(number, RowEvent.RESTART, write, fits=step.off == 0, allowed=allowed):
             assert row.execution is not None
             self.former.add(row.execution)
             row.state, row.execution = "pending", None
@@ -185,10 +185,10 @@ class Walk:
             if row.state == "intent":
                 row.state = "unknown"
                 row.doubts.add(row.attempts)
-                after = follow(self.by_the_table[number], Event.CRASH)
+                after = follow(self.by_the_table[number], RowEvent.CRASH)
                 assert after is not None
                 self.by_the_table[number] = after
-                self.made[Event.CRASH] += 1
+                self.made[RowEvent.CRASH] += 1
 
     async def see_that_the_ledger_says_the_same(self) -> None:
         page = await self.run.page()
@@ -211,7 +211,7 @@ class Walk:
 
 @pytest.mark.parametrize("kind", ["memory", "file"])
 async def test_whatever_happens_the_ledger_follows_the_table(kind: str, tmp_path: Path) -> None:
-    made: Counter[Event] = Counter()
+    made: Counter[RowEvent] = Counter()
     for seed in range(40):
         chance = Random(seed)
         address = "memory:" if kind == "memory" else tmp_path / f"{seed}.db"
@@ -223,4 +223,4 @@ async def test_whatever_happens_the_ledger_follows_the_table(kind: str, tmp_path
                 await walk.take(random_step(chance))
                 await walk.see_that_the_ledger_says_the_same()
             made += walk.made
-    assert made.keys() == set(Event)  # so none of them was seen to fail only
+    assert made.keys() == set(RowEvent)  # so none of them was seen to fail only

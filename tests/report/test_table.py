@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2async.ledger import Event, HistoryEntry, LedgerRow, RowState, TrackedExecution
+from m2async.ledger import HistoryEntry, LedgerRow, RowEvent, RowState, TrackedExecution
 from m2async.report.table import Packed, Table
 from m2async.service.requests import ScriptJob, StartBatchJob
 from tests.report.nights import APPLICATION, BEGAN
@@ -64,7 +64,7 @@ def test_what_a_row_comes_after_and_its_candidates_are_carried() -> None:
 
 def test_what_happened_is_carried_of_the_rows_that_need_attention_up_to_a_number() -> None:
     table = Table(BEGAN, {})
-    entry = HistoryEntry(1, Event.UNKNOWN, BEGAN, BEGAN + 1, "ReadTimeout", "no answer")
+    entry = HistoryEntry(1, RowEvent.UNKNOWN, BEGAN, BEGAN + 1, "ReadTimeout", "no answer")
     asked = 0
     for number in range(1, 2_001):
         row = LedgerRow(number, f"k{number}", request(), RowState.UNKNOWN if number > 500 else RowState.STARTED, 1)

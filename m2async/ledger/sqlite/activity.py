@@ -7,7 +7,7 @@ import sqlite3
 from m2async.ledger.activity import NO_ACTIVITY, Activity, AttemptCount, LatencyCount, stretch_width
 from m2async.ledger.rows import RunInfo, to_micros, to_seconds
 from m2async.ledger.sqlite.statements import named_statements
-from m2async.ledger.states import Event
+from m2async.ledger.states import RowEvent
 
 _SQL = named_statements("activity")
 
@@ -25,7 +25,7 @@ def activity(connection: sqlite3.Connection, info: RunInfo, stretches: int) -> A
         to_seconds(ended),
         to_seconds(width),
         [
-            AttemptCount(to_seconds(stretch * width), Event(event), code, attempts)
+            AttemptCount(to_seconds(stretch * width), RowEvent(event), code, attempts)
             for stretch, event, code, attempts in counted
         ],
     )

@@ -9,7 +9,7 @@ import msgspec
 
 from m2async.ledger.errors import ExecutionClaimedError
 from m2async.ledger.sqlite.statements import named_statements
-from m2async.ledger.states import Event
+from m2async.ledger.states import RowEvent
 
 _SQL = named_statements("decisions")
 
@@ -34,23 +34,23 @@ def claim(
     if not _changes(connection, "settle_attempt", {"id": row, "attempt": attempt}):
         return False
     connection.execute(_SQL["claim"], {**values, "inferred": inferred})
-    connection.execute(_SQL["decision"], {**values, "event": Event.CLAIMED.value})
+    connection.execute(_SQL["decision"], {**values, "event": RowEvent.CLAIMED.value})
     return True
 
 
 def not_started(connection: sqlite3.Connection, *, row: int, attempt: int, at: int, note: str) -> bool:
     """Make an UNKNOWN row PENDING: none of its attempts started anything."""
-    return _decide(connection, "not_started", Event.NOT_STARTED, row, attempt, at, note)
+    return _decide(connection, "not_started", RowEvent.NOT_STARTED, row, attempt, at, note)
 
 
 def retry(connection: sqlite3.Connection, *, row: int, attempt: int, at: int, note: str) -> bool:
     """Make a REJECTED row PENDING."""
-    return _decide(connection, "retry", Event.RETRY, row, attempt, at, note)
+    return _decide(connection, "retry", RowEvent.RETRY, row, attempt, at, note)
 
 
 def give_up(connection: sqlite3.Connection, *, row: int, attempt: int, at: int, note: str) -> bool:
     """Make a PENDING row REJECTED."""
-    return _decide(connection, "give_up", Event.GIVEN_UP, row, attempt, at, note)
+    return _decide(connection, "give_up", RowEvent.GIVEN_UP, row, attempt, at, note)
 
 
 def candidates(connection: sqlite3.Connection, *, row: int, execution_ids: list[str]) -> bool:
@@ -60,7 +60,7 @@ def candidates(connection: sqlite3.Connection, *, row: int, execution_ids: list[
 
 
 def _decide(
-    connection: sqlite3.Connection, statement: str, event: Event, row: int, attempt: int, at: int, note: str
+    connection: sqlite3.Connection, statement: str, event: RowEvent, row: int, attempt: int, at: int, note: str
 ) -> bool:
     if not _changes(connection, statement, {"id": row, "attempt": attempt, "note": note}):
         return False

@@ -49,7 +49,7 @@ from m2async.ledger.sqlite.run_lock import LockHeldError
 from m2async.ledger.sqlite.statements import migrations, named_statements
 from m2async.ledger.sqlite.storage import Storage
 from m2async.ledger.sqlite.writes import Batches, Place, Write, addition, decision, ended, intent
-from m2async.ledger.states import Event, RowState
+from m2async.ledger.states import RowEvent, RowState
 from m2async.ledger.texts import CRASH_CODE, CRASH_MESSAGE, check_key, clean
 from m2async.service import RestartJob, StartBatchJob
 
@@ -367,28 +367,28 @@ class SqliteRun(SqliteRunView, Run):
     def started(
         self, number: int, attempt: int, execution_id: str, request_id: str | None = None
     ) -> asyncio.Future[None]:
-        return self._end(number, attempt, Event.STARTED, execution_id, request_id, None, None)
+        return self._end(number, attempt, RowEvent.STARTED, execution_id, request_id, None, None)
 
     def refused(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
     ) -> asyncio.Future[None]:
-        return self._end(number, attempt, Event.REFUSED, None, request_id, code, message)
+        return self._end(number, attempt, RowEvent.REFUSED, None, request_id, code, message)
 
     def rejected(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
     ) -> asyncio.Future[None]:
-        return self._end(number, attempt, Event.REJECTED, None, request_id, code, message)
+        return self._end(number, attempt, RowEvent.REJECTED, None, request_id, code, message)
 
     def unknown(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
     ) -> asyncio.Future[None]:
-        return self._end(number, attempt, Event.UNKNOWN, None, request_id, code, message)
+        return self._end(number, attempt, RowEvent.UNKNOWN, None, request_id, code, message)
 
     def _end(
         self,
         number: int,
         attempt: int,
-        event: Event,
+        event: RowEvent,
         execution_id: str | None,
         request_id: str | None,
         code: str | None,
@@ -477,7 +477,7 @@ class SqliteRun(SqliteRunView, Run):
             if latest is not None and not by_hand:
                 check_clock(ledger.address, self._name, to_seconds(latest), now)
             connection.execute(_SQL["forget_orders"], (info.id,))
-            crash = {"event": Event.CRASH.value, "at": to_micros(now), "code": CRASH_CODE, "message": CRASH_MESSAGE}
+            crash = {"event": RowEvent.CRASH.value, "at": to_micros(now), "code": CRASH_CODE, "message": CRASH_MESSAGE}
             connection.execute(_SQL["crashed_attempts"], run | crash)
             connection.execute(_SQL["crashed_rows"], run | crash)
         self._info, self._place = info, place

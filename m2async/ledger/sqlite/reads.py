@@ -11,7 +11,7 @@ import msgspec
 from m2async.ledger.requests import RequestColumns, from_columns, job_of_identifier
 from m2async.ledger.rows import Counts, HistoryEntry, LedgerRow, OpenAttempt, Orders, RunInfo, RunSummary, to_seconds
 from m2async.ledger.sqlite.statements import named_statements
-from m2async.ledger.states import Event, RowState
+from m2async.ledger.states import RowEvent, RowState
 
 _SQL = named_statements("reads", "runs", "orders")
 _OPEN = frozenset({RowState.INTENT, RowState.UNKNOWN})
@@ -80,7 +80,7 @@ def history(connection: sqlite3.Connection, row_id: int) -> list[HistoryEntry]:
     """Give what happened to a row."""
     return [
         HistoryEntry(
-            attempt, Event(event), _seconds(sent_at), to_seconds(ended_at),
+            attempt, RowEvent(event), _seconds(sent_at), to_seconds(ended_at),
             code, message, request_id, execution_id, note, bool(is_open),
         )
         for attempt, event, sent_at, ended_at, code, message, request_id, execution_id, note, is_open

@@ -11,7 +11,7 @@ import msgspec
 from m2async.ledger.requests import job_of_identifier
 from m2async.ledger.rows import ExecutionCount, Observation, RunInfo, TrackedExecution, to_micros, to_seconds
 from m2async.ledger.sqlite.statements import named_statements
-from m2async.ledger.states import Event
+from m2async.ledger.states import RowEvent
 
 _SQL = named_statements("tracking")
 
@@ -55,7 +55,7 @@ def restart(connection: sqlite3.Connection, *, row: int, attempt: int, at: int, 
     if connection.execute(_SQL["note_restart"], {"id": row, "attempt": attempt}).rowcount != 1:
         return False
     for statement in ("restart_history", "restart_job", "restart", "forget_execution"):
-        connection.execute(_SQL[statement], {**values, "event": Event.RESTART.value})
+        connection.execute(_SQL[statement], {**values, "event": RowEvent.RESTART.value})
     return True
 
 

@@ -26,7 +26,7 @@ from m2async.ledger.sqlite.file import translated
 from m2async.ledger.sqlite.reads import is_planned_as, row_of_key
 from m2async.ledger.sqlite.statements import named_statements
 from m2async.ledger.sqlite.storage import Storage
-from m2async.ledger.states import NEXT_STATE, Event, RowState, Standing, follow, illegal_reason
+from m2async.ledger.states import NEXT_STATE, RowEvent, RowState, Standing, follow, illegal_reason
 from m2async.service import StartBatchJob
 
 _SQL = named_statements("writes", "decisions", "runs")
@@ -68,9 +68,9 @@ _AFTER_INTENT = {
         NEXT_STATE[RowState.INTENT, event].value,
         after.state.value,
         after.doubts - 1,
-        None if event is Event.STARTED else event.value,
+        None if event is RowEvent.STARTED else event.value,
     )
-    for event in (Event.STARTED, Event.REFUSED, Event.REJECTED, Event.UNKNOWN)
+    for event in (RowEvent.STARTED, RowEvent.REFUSED, RowEvent.REJECTED, RowEvent.UNKNOWN)
     for after in [follow(Standing(RowState.INTENT, 1), event)]
     if after
 }
@@ -89,7 +89,7 @@ def ended(
     place: Place,
     number: int,
     attempt: int,
-    event: Event,
+    event: RowEvent,
     ended_at: int,
     execution_id: str | None,
     request_id: str | None,

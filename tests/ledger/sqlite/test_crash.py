@@ -10,18 +10,18 @@ from pathlib import Path
 
 from m2async.ledger import RowState, open_ledger
 from m2async.ledger.sqlite.connection import integrity_problems
-from m2async.ledger.states import Event, Standing, follow
+from m2async.ledger.states import RowEvent, Standing, follow
 from tests.ledger.samples import APPLICATION, planned, rows
 
 KILLS = 50
 EVENT_OF_WORD = {
-    "intend": Event.INTEND,
-    "resend": Event.RESEND,
-    "started": Event.STARTED,
-    "refused": Event.REFUSED,
-    "unknown": Event.UNKNOWN,
-    "claimed": Event.CLAIMED,
-    "not_started": Event.NOT_STARTED,
+    "intend": RowEvent.INTEND,
+    "resend": RowEvent.RESEND,
+    "started": RowEvent.STARTED,
+    "refused": RowEvent.REFUSED,
+    "unknown": RowEvent.UNKNOWN,
+    "claimed": RowEvent.CLAIMED,
+    "not_started": RowEvent.NOT_STARTED,
 }
 Known = tuple[Standing, int]
 """Where a row stands, and its attempts."""
@@ -39,9 +39,9 @@ def killed(*arguments: str | Path | int, after: int) -> Iterator[list[str]]:
                 yield line.split()
 
 
-def followed(known: Known, event: Event) -> Known | None:
+def followed(known: Known, event: RowEvent) -> Known | None:
     standing = follow(known[0], event)
-    return None if standing is None else (standing, known[1] + (event in {Event.INTEND, Event.RESEND}))
+    return None if standing is None else (standing, known[1] + (event in {RowEvent.INTEND, RowEvent.RESEND}))
 
 
 async def test_what_was_acknowledged_survives_every_kill(path: Path) -> None:
@@ -54,7 +54,7 @@ async def test_what_was_acknowledged_survives_every_kill(path: Path) -> None:
     for round_ in range(KILLS):
         for words in killed("write", path, round_, after=chance.randint(1, 250)):
             if words == ["open"]:  # what a crash left under way is in doubt from now on
-                known = {number: followed(row, Event.CRASH) or row for number, row in known.items()}
+                known = {number: followed(row, RowEvent.CRASH) or row for number, row in known.items()}
                 continue
             number, event = int(words[0]), EVENT_OF_WORD[words[1]]
             after = followed(known[number], event)
@@ -72,7 +72,7 @@ async def test_what_was_acknowledged_survives_every_kill(path: Path) -> None:
             async for row in run.rows():
                 told = (Standing(row.state, row.doubts), row.attempts)
                 if told != known[row.number]:  # a write that was made, but not acknowledged: at most one
-                    possible = [followed(known[row.number], event) for event in Event]
+                    possible = [followed(known[row.number], event) for event in RowEvent]
                     assert told in possible, (row.number, known[row.number], told)
                     known[row.number] = told
                 assert in_doubt.get(row.number, 0) == row.doubts
