@@ -187,16 +187,21 @@ def results_of(executions: Iterable[ExecutionCount]) -> dict[str, int]:
 
 def _failure_line(execution: TrackedExecution) -> dict[str, Any]:
     """A failed execution as a row of `status`."""
+    error = {"code": execution.status or "Gone", "message": execution.judgement.reason}
+    return {**execution_line(execution, "failed", error), "candidates": []}
+
+
+def execution_line(execution: TrackedExecution, state: str, error: dict[str, str] | None = None) -> dict[str, Any]:
+    """The fields of a started row, as `submit` prints them."""
     return {
         "key": execution.key,
         "application_id": execution.application_id,
         "job": execution.job.name,
-        "state": "failed",
+        "state": state,
         "execution_id": execution.execution_id,
         "attempts": execution.attempts,
         "adopted": execution.adopted,
-        "error": {"code": execution.status or "Gone", "message": execution.judgement.reason},
-        "candidates": [],
+        "error": error,
     }
 
 

@@ -14,7 +14,7 @@ import typer
 from rich import progress
 from rich.console import Console
 
-from m2async.cli.ledgers import existing_ledger
+from m2async.cli.ledgers import execution_line, existing_ledger
 from m2async.cli.log_file import open_log
 from m2async.cli.output import BAD_INPUT, emit, emit_json, fail, say, table_line
 from m2async.cli.running import Signals, run
@@ -128,14 +128,7 @@ def end_line(execution: TrackedExecution) -> dict[str, Any]:
     """The fields of a started job's line of `submit`, and what it came to."""
     result, reason = execution.judgement
     return {
-        "key": execution.key,
-        "application_id": execution.application_id,
-        "job": execution.job.name,
-        "state": RowState.STARTED.label,
-        "execution_id": execution.execution_id,
-        "attempts": execution.attempts,
-        "adopted": execution.adopted,
-        "error": None,
+        **execution_line(execution, RowState.STARTED.label),
         "status": execution.status,
         "return_code": execution.return_code,
         "result": result.value,
