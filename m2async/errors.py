@@ -59,7 +59,7 @@ class ManifestError(M2AsyncError):
 
 
 class HeldError(M2AsyncError):
-    """A job was not started, because one that it comes after did not succeed or may be in progress still."""
+    """A job was not started: a job it depends on failed or is not confirmed."""
 
 
 class SubmissionStoppedError(M2AsyncError):

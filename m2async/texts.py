@@ -47,7 +47,7 @@ def moment(at: float | None) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """Write a share; one that is not all of it is never rounded to 100 %, nor one that is not nothing to 0 %."""
+    """Write a share; only all of it is 100 %, and only none of it 0 %."""
     if not whole or not part:
         return "0 %"
     if part == whole:

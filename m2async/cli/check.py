@@ -1,4 +1,4 @@
-"""`m2async check`: a manifest, and whether the applications run and define the jobs that it names."""
+"""`m2async check`: a manifest, and whether its applications run and define its jobs."""
 
 from __future__ import annotations
 

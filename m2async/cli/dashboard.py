@@ -23,7 +23,7 @@ def dashboard(url: str | None, port: int, service: Service) -> None:
             serve(ledger, service.client, _report, port=port) as address,
         ):
             emit(address)
-            say("The URL lets whoever has it act on your runs. Ctrl-C ends the dashboard.")
+            say("Anyone with this URL can act on your runs. Ctrl-C ends the dashboard.")
             await anyio.sleep_forever()
 
     run(serving)

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Selection(NamedTuple):
-    """Which executions of a run: those of these keys and statuses, all where none is named."""
+    """Which executions of a run: those of these keys and statuses, or all if none is named."""
 
     keys: Collection[str] = ()
     statuses: Collection[str] = ()
@@ -49,7 +49,7 @@ class Selection(NamedTuple):
 
 
 def cancel(run_name: str, selection: Selection, service: Service, url: str | None, rate: float, form: Form) -> None:
-    """Cancel what has not ended of the selection, and list what came of each."""
+    """Cancel the selected executions that have not ended, and list what came of each."""
     _check_rate(rate)
 
     async def work(ledger: Ledger, client: M2Client) -> list[dict[str, Any]]:
@@ -59,8 +59,8 @@ def cancel(run_name: str, selection: Selection, service: Service, url: str | Non
         still_open = sum(not execution.ended for execution in chosen)
         say(f"cancelling {still_open:,} executions of run {run_name}; {len(chosen) - still_open:,} have ended")
         counts = await view.counts()
-        if counts[RowState.UNKNOWN] + counts[RowState.INTENT]:
-            say(f"{counts[RowState.UNKNOWN] + counts[RowState.INTENT]:,} jobs may be running and have no execution id")
+        if in_doubt := counts[RowState.UNKNOWN] + counts[RowState.INTENT]:
+            say(f"{in_doubt:,} jobs may be running, but their execution ids are not known")
         ends: list[dict[str, Any]] = []
         with Waiting("executions cancelled", len(chosen)) as waiting:
             async for end in cancel_executions(client, Calls(rate, say_trouble), view, chosen):
@@ -76,7 +76,7 @@ def cancel(run_name: str, selection: Selection, service: Service, url: str | Non
 def restart(
     run_name: str, keys: Sequence[str], from_step: str | None, service: Service, url: str | None, rate: float
 ) -> None:
-    """Let what failed of a run be restarted when the run goes on; ends the command where that is nothing."""
+    """Mark what failed, to be restarted when the run goes on; ends the command if nothing did."""
     _check_rate(rate)
 
     async def work(ledger: Ledger, client: M2Client) -> int:
@@ -122,7 +122,7 @@ async def _restart(
 
 
 async def _refresh(client: M2Client, ledger: Ledger, view: RunView) -> None:
-    """See what has ended."""
+    """Ask the service which executions have ended."""
     async with Tracker(client, ledger, view, troubled=say_trouble) as tracker:
         with Waiting("asking what has ended"):
             await tracker.refresh()

@@ -19,7 +19,7 @@ from m2async.submitting import Dispatch
 
 
 class Following:
-    """Tells a dispatch how executions end, and the user which end badly; `stop` ends what cannot be followed."""
+    """Tells a dispatch how executions end, and the user which fail; `stop` ends a run that cannot be followed."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Following:
                     self._lines.ended(execution)
 
     async def to_the_end(self) -> None:
-        """Take note that no more rows are started; where they come in order, wait for the ends of those that were."""
+        """Note that no more rows are started; if somebody needs the ends of those that were, wait for them."""
         self._submitting = False
         if self.dispatch.in_order or self._lines is not None:
             await self._ended.wait()

@@ -63,7 +63,7 @@ def default_ledger() -> str:
 
 
 def existing_ledger(url: str | None) -> AbstractAsyncContextManager[Ledger]:
-    """Open the ledger that is named, and make none for a name that is mistyped; or the default one."""
+    """Open the ledger that is named, which must exist, or the default one."""
     return open_ledger(url or default_ledger(), must_exist=url is not None)
 
 
@@ -222,7 +222,7 @@ def some(candidates: Sequence[str]) -> str:
 
 
 def with_ledger(url: str | None, use: Callable[[Ledger], Awaitable[T]]) -> T:
-    """Open the ledger for a question or a word; ends the command where it cannot be had."""
+    """Open the ledger and use it; ends the command with a message if that fails."""
 
     async def using(_: Signals) -> T:
         async with existing_ledger(url) as ledger:

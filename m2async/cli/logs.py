@@ -13,7 +13,7 @@ from m2async.ledger import Ledger, TrackedExecution
 
 
 def logs(url: str | None, run_name: str, key: str, service: Service) -> None:
-    """Print the log streams of a row's execution; whatever comes of that, the row's result stays what it is."""
+    """Print the log streams of a row's execution; the row's result does not depend on them."""
 
     async def find(ledger: Ledger) -> TrackedExecution | None:
         view = await ledger.run(run_name)
@@ -23,7 +23,7 @@ def logs(url: str | None, run_name: str, key: str, service: Service) -> None:
 
     execution = with_ledger(url, find)
     if execution is None:
-        fail(f"{key} was not started, as far as is known: there is no execution whose logs to read", BAD_INPUT)
+        fail(f"{key} has no execution, as far as is known, so there are no logs to read", BAD_INPUT)
     result, reason = execution.judgement
     say(f"{key}: {result.value}: {reason}")
 

@@ -39,7 +39,7 @@ def parse_params(texts: Sequence[str]) -> dict[str, str]:
 
 
 class Manifest:
-    """A manifest that can be read more than once: a copy is kept of what cannot."""
+    """A manifest that can be read more than once; a pipe or standard input is copied for that."""
 
     def __init__(self, stack: contextlib.ExitStack, path: str, application: str | None, params: dict[str, str]) -> None:
         self._path = path
@@ -59,7 +59,7 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """What its content and the options over its rows come to: equal digests mean equal rows."""
+        """A digest of its content and of the options over its rows: equal digests mean equal rows."""
         try:
             return self._digest()
         except OSError as exc:
@@ -96,14 +96,14 @@ class Manifest:
         return self._with_settings(read_manifest, unique_keys=False, after=after)
 
     def error(self, findings: Sequence[Finding]) -> ManifestError:
-        """Say where the rows stand that something was found wrong with."""
+        """Say at which lines the rows stand that the findings are about."""
         lines = self._with_settings(find_lines, keys={finding.key for finding in findings})
         file = self._settings.get("name") or ("<stdin>" if self._path == "-" else self._path)
         found = [ManifestProblem(file, lines.get(key), column, reason) for key, column, reason in findings]
         return ManifestError(sorted(found, key=lambda problem: problem.line or 0))
 
     def refuse(self, problem: Exception) -> NoReturn:
-        """End the command over a problem that was met in reading it: show all that there are."""
+        """End the command because reading it met a problem; show all problems that it has."""
         self.check()
         fail(f"{self._path} was changed while it was read: {problem}", BAD_INPUT)
 

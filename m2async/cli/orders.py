@@ -23,7 +23,7 @@ def rate(url: str | None, run_name: str, rate: float, burst: float) -> None:
         TokenBucket(rate, burst)
     except ValueError as exc:
         fail(str(exc), BAD_INPUT)
-    _tell(url, run_name, lambda view: view.set_pace(rate, burst), "give --rate to the command that goes on with it")
+    _tell(url, run_name, lambda view: view.set_pace(rate, burst), f"give --rate to `m2async resume {run_name}`")
     say(f"run {run_name}: {rate:g} calls a second, bursts of {burst:g}, from now on")
 
 

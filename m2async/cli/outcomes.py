@@ -66,7 +66,7 @@ class OutcomeLines:
             self.counts["skipped"] += 1
 
     def held(self, row: LedgerRow, reason: str) -> None:
-        """Print that a job was not started, and on account of which other."""
+        """Print that a job was not started, and because of which other one."""
         self.outcome(Rejected(key=row.key, request=row.request, attempts=0, error=HeldError(reason)))
 
     def summary(self, seconds: float) -> None:

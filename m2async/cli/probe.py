@@ -40,7 +40,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 class Load(NamedTuple):
-    """What to offer: rates in calls a second, none to look for the quota; each for `seconds`; and the caps."""
+    """What to offer: rates in calls a second, each for `seconds`, or no rates to find the quota; and the caps."""
 
     rates: Sequence[float]
     seconds: float
@@ -71,7 +71,7 @@ class Asking(NamedTuple):
 def parse_load(
     rate: float | None, steps: str | None, seconds: float | None, max_rate: float, max_calls: int, max_seconds: float
 ) -> Load:
-    """Check the options of a load; ends the command where they make none."""
+    """Check the options of a load; ends the command if they contradict each other."""
     if rate is not None and steps is not None:
         fail("give --rate or --steps, not both", BAD_INPUT)
     if seconds is not None and rate is None and steps is None:
@@ -102,7 +102,7 @@ def parse_asking(application: str | None, script: str | None, file: str | None, 
         job: Job = ScriptJob(script) if script is not None else FileJob(file or "")
         return Asking("real jobs", _request(application, job))
     if script is not None or file is not None:
-        fail("a job that is named would be started: give --start-real-jobs as well, or no job", BAD_INPUT)
+        fail("--script and --file start a job: give --start-real-jobs as well", BAD_INPUT)
     draw = random.SystemRandom()
     job = ScriptJob("NOJOB" + "".join(draw.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=11)))
     if application is not None:
@@ -123,7 +123,7 @@ def probe(load: Load, asking: Asking, service: Service, ledger: str | None, show
         fail(f"--report {show.report}: must be a file in a folder that exists", BAD_INPUT)
 
     gc.collect()
-    gc.freeze()  # to look through all that was imported would halt the sending for 50 ms
+    gc.freeze()  # a collection of all that was imported would halt the sending for 50 ms
 
     async def probing(signals: Signals) -> Probe:
         async with contextlib.AsyncExitStack() as stack:
@@ -211,7 +211,7 @@ def _how_far(made: Probe) -> str:
 
 
 def _tell(made: Probe, show: FindingsOutput) -> None:
-    """Print and write what was found; where the very first call failed, that is nothing."""
+    """Print and write what was found, which is nothing if the very first call failed."""
     if made.error is not None and made.calls == 1 and not made.started:
         return
     findings = made.findings()

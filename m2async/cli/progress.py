@@ -17,7 +17,7 @@ from rich.console import Console
 
 T = TypeVar("T")
 _PATIENCE = 1.0
-"""Seconds that a manifest may take to be checked before a bar shows that it is."""
+"""Seconds of work before a bar appears."""
 
 _DRAWS_EVERY = 0.1
 """Seconds between two moves of a bar: to move it costs more than most of what it counts."""
@@ -27,7 +27,7 @@ _ROWS = 1_000
 
 
 class Waiting:
-    """A bar for work of which nothing else is seen: there once it took more than a second, and gone at its end.
+    """A bar for work that shows nothing else: it appears after a second, and goes when the work ends.
 
     `what` names what is counted, and `total` says how many there are, where that is known.
     """
@@ -104,7 +104,7 @@ class Progress:
 
     @contextmanager
     def checking(self, rows: Iterable[T]) -> Iterator[Iterator[T]]:
-        """Count the rows of a manifest while they are read, and show how many were, once that takes its time."""
+        """Count the rows of a manifest while they are read; after a second, show the count."""
 
         def counted() -> Iterator[T]:
             for number, row in enumerate(rows, 1):

@@ -45,7 +45,7 @@ def file_name(run_name: str) -> str:
 
 
 def _check(path: Path) -> None:
-    """End the command where the file could not be written anyway, before the run is read."""
+    """End the command, before the run is read, if the file could not be written anyway."""
     if path.is_dir():
         fail(f"{path} is a folder: give -o a file", BAD_INPUT)
     if not path.parent.is_dir():
@@ -53,7 +53,7 @@ def _check(path: Path) -> None:
 
 
 def write(path: Path, page: str) -> int:
-    """Write the page, all of it or nothing; gives its size in bytes. Others may read it, as any file of its owner's."""
+    """Write the page whole or not at all, with the usual file mode; gives its size in bytes."""
     content = page.encode()
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:64]}.", delete=False) as file:
         try:

@@ -19,7 +19,7 @@ class Service(NamedTuple):
     timeout: float
 
     def client(self, **settings: Any) -> M2Client:
-        """Make a client; `settings` go before the options."""
+        """Make a client; `settings` override the options."""
         named: dict[str, Any] = {
             "region_name": self.region,
             "profile_name": self.profile,

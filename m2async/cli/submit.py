@@ -50,7 +50,7 @@ from m2async.submitting import Dispatch, NamedJobs, Outcome, Started, Submitter,
 
 
 class What(NamedTuple):
-    """The jobs to start: the manifest's, with the options that go over its rows, looked up first or not."""
+    """The jobs to start: the manifest's, with the options over its rows; `preflight` looks them up first."""
 
     manifest: str
     application: str | None
@@ -59,7 +59,7 @@ class What(NamedTuple):
 
 
 class Awaited(NamedTuple):
-    """By which rules the jobs are judged, by key, and whether their ends are waited for."""
+    """The rules by which jobs are judged, by key, and whether to wait for their ends."""
 
     rules: Mapping[str | None, int] = {}
     ends: bool = False
@@ -198,14 +198,14 @@ def parse_rates(texts: Sequence[str]) -> dict[str, TokenBucket]:
 def _check(pace: Pace, service: Service, rehearsal: Rehearsal | None) -> None:
     """Refuse options that make no sense."""
     if rehearsal and service.endpoint_url:
-        fail("--local starts an endpoint of its own: give it without --endpoint-url", BAD_INPUT)
+        fail("give --local or --endpoint-url, not both", BAD_INPUT)
     if service.timeout <= 0:
         fail(f"--timeout must be above 0, not {service.timeout:g}", BAD_INPUT)
     if pace.adaptive and pace.rate is not None:
-        fail("--adaptive looks for the rate that --rate gives: give one of them", BAD_INPUT)
+        fail("give --adaptive or --rate, not both", BAD_INPUT)
     for prefix, rate, burst in (("--", pace.rate, pace.burst), ("--local-", *(rehearsal or (None, None)))):
         if rate is None and burst is not None:
-            fail(f"{prefix}burst goes with {prefix}rate, which is not given", BAD_INPUT)
+            fail(f"{prefix}burst needs {prefix}rate", BAD_INPUT)
         if rate is not None:
             try:
                 TokenBucket(rate, 1 if burst is None else burst)
@@ -253,7 +253,7 @@ class _SubmitCommand:
         self._open: dict[str, StartBatchJob] = {}  # rows that were read and have not ended
         self._last_read = 0
         self._held = 0
-        self._not_started: set[str] = set()  # rows that have ended otherwise, where rows come in an order of their own
+        self._not_started: set[str] = set()  # rows that have ended without a start, where some rows wait for others
         self._now: set[str] = set()  # the keys of this command's own outcomes, where there are earlier ones
 
     async def run(
@@ -265,7 +265,7 @@ class _SubmitCommand:
         rehearsal: Rehearsal | None,
         log: Log | None,
     ) -> int:
-        """Submit every row; SIGINT and SIGTERM end the intake, and leave calls under way their grace."""
+        """Submit every row. SIGINT and SIGTERM end the intake; calls under way may still be answered."""
         signals.on_second = lambda: self._leave_at_once(log)
         async with contextlib.AsyncExitStack() as stack:
             ledger = await stack.enter_async_context(opened)
@@ -302,7 +302,7 @@ class _SubmitCommand:
                     await self._show_what_is_held(run, following.dispatch)
                     await following.to_the_end()
             except SubmissionStoppedError:
-                pass  # said below, as it is where the last job was the one that stopped the run
+                pass  # said below, for a run that its last job stopped, too
             self._found_rate = submitter.found_rate
             if before:
                 await self._show_what_was_started_before(run)
@@ -316,7 +316,7 @@ class _SubmitCommand:
         return 1 if counts["rejected"] or counts["unknown"] or self._held or failures else 0
 
     def show_summary(self) -> None:
-        """Say how the run went, if anything became of any job."""
+        """Say how the run went, unless no job got anywhere."""
         if self._lines.counts and not self._show.quiet:
             self._lines.summary(time.monotonic() - self._began)
             if self._found_rate is not None:
@@ -333,7 +333,7 @@ class _SubmitCommand:
         return run
 
     async def _plan(self, run: Run, manifest: Manifest, connection: _LazyClient) -> None:
-        """Check the rows while they go into the ledger, and look up what they name; not for a run that has them."""
+        """Check the rows, write them into the ledger and look up what they name, unless the run has them already."""
         after: dict[str, Sequence[str]] = {}
         wanted = NamedJobs()
 
@@ -356,14 +356,14 @@ class _SubmitCommand:
             raise
 
     async def _fit_lines(self, run: Run) -> None:
-        """Make the table fit the first and the last rows: all of a small run, and a million need not be read."""
+        """Make the table fit the first and the last rows, so that a million need not be read."""
         rows = [*await run.page(), *await run.page(after=max(PAGE, run.info.rows - PAGE))]
         key_width = max((len(row.key) for row in rows), default=0)
         job_width = max((len(row.request.job.name) for row in rows), default=0)
         self._lines.fit(run.info.rows, key_width=key_width, job_width=job_width)
 
     async def _say_what_was_started_before(self, run: Run) -> bool:
-        """Say how many jobs need no start; the first of the others does not wait for their lines."""
+        """Say how many jobs need no start; their lines come last, so that the others do not wait for them."""
         started = (await run.counts())[RowState.STARTED]
         if started and not self._show.quiet:
             left = run.info.rows - started

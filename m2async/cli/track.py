@@ -43,7 +43,7 @@ def parse_rules(texts: Sequence[str]) -> dict[str | None, int]:
         if not re.fullmatch("[0-9]{1,9}", number):
             fail(f"--max-rc {text}: must be a return code, such as 4, or KEY=4 for a single row", BAD_INPUT)
         if rules.setdefault(key if equals else None, int(number)) != int(number):
-            fail(f"--max-rc {text}: another one was given before", BAD_INPUT)
+            fail(f"--max-rc {text}: another value was given before", BAD_INPUT)
     return rules
 
 
@@ -114,12 +114,12 @@ def summary(executions: Iterable[ExecutionCount], counts: Counts) -> str:
 def explained(error: M2AsyncError) -> str:
     """An error that ended the tracking, and what to do."""
     if isinstance(error, ResourceNotFoundException):
-        return f"{error}: is this the run's region and account? Its jobs are left open; nothing was concluded of them"
+        return f"{error}: is this the run's region and account? Its jobs are left as they were"
     return str(error)
 
 
 def say_trouble(error: CallError, seconds: float) -> None:
-    """Say that a call failed that is made again, where that takes its time."""
+    """Say that a call failed and is made again, if the wait is long enough to matter."""
     if seconds >= _WORTH_SAYING:
         say(f"m2async: {error.code}: {error.message}; asking again in {seconds:,.0f} s")
 

@@ -26,7 +26,7 @@ _LINE_EVERY = 5.0
 """Seconds between two lines, at least, where the output is no terminal."""
 
 _QUIET = 60.0
-"""Seconds without any change after which nobody is thought to follow the executions; trackers look every 30 s."""
+"""Seconds without a change after which we take it that nobody follows the executions; trackers look every 30 s."""
 
 _COLOURS = {"started": "green", "intent": "blue", "rejected": "red", "unknown": "yellow", "failed": "red"}
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -78,7 +78,7 @@ async def _follow(view: RunView, shown: Screen | Lines) -> None:
 
 
 def is_over(figures: RunFigures, quiet: float) -> bool:
-    """Whether nothing more is to be seen of a run of which nothing has changed for `quiet` seconds.
+    """Whether a run in which nothing has changed for `quiet` seconds will show nothing new.
 
     Executions that have not ended change only while somebody follows them.
     """
@@ -107,7 +107,7 @@ class Lines:
             self._print(line(look))
 
     def end(self, look: Look) -> None:
-        """Print the last state, and how it stands in sum."""
+        """Print the last state and the summary."""
         self._print(line(look))
         emit(summary(look.figures.executions, look.figures.counts))
 
@@ -155,7 +155,7 @@ class Screen:
         self._live.update(drawn(look, *self._console.size), refresh=True)
 
     def end(self, look: Look) -> None:
-        """Draw it a last time, with how it stands in sum."""
+        """Draw it a last time, with the summary."""
         width, height = self._console.size
         sum_ = Text(summary(look.figures.executions, look.figures.counts), style="bold")
         self._live.update(Group(drawn(look, width, height - 2), sum_), refresh=True)
@@ -232,7 +232,7 @@ def history(figures: RunFigures, width: int) -> str:
 
 
 def _fewer(values: Sequence[int], most: int) -> list[float]:
-    """Put neighbours together until there are at most so many, each with the mean of its own."""
+    """Replace neighbours by their mean until there are at most so many."""
     each = -(-len(values) // most) if values else 1
     groups = [values[start : start + each] for start in range(0, len(values), each)]
     return [sum(group) / len(group) for group in groups]

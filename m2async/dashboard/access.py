@@ -108,7 +108,7 @@ _WITHOUT_TOKEN = Refused(401, "Open the URL that m2async dashboard printed: it e
 
 
 def _from_own_page(asked: RequestHead) -> bool:
-    """Whether nobody says that another page asks; a link that is followed to here may be on any page."""
+    """Whether no other page asks; a link that leads here may be on any page."""
     site = asked.headers.get("Sec-Fetch-Site", "none")
     followed = asked.headers.get("Sec-Fetch-Mode") == "navigate" and asked.headers.get("Sec-Fetch-Dest") == "document"
     return site in {"same-origin", "none"} or (asked.method == "GET" and followed)
@@ -119,7 +119,7 @@ def _may_not_act(asked: RequestHead, own: str, *, bearer: bool) -> Refused | Non
     if origin != own and not (origin is None and bearer):
         return Refused(403, "Only the dashboard's own pages can act.")
     if asked.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
-        return Refused(415, "The request must have a body of JSON.")
+        return Refused(415, "The request's body must be JSON.")
     return None
 
 

@@ -127,15 +127,15 @@ class Actions:
     async def _in_progress(self, run: str) -> RunView:
         view = await self._ledger.run(run)
         if not await view.in_use():
-            raise NotPossibleError("the run is not in progress: nobody would hear of it")
+            raise NotPossibleError("the run is not in progress")
         return view
 
     async def _cancel(self, run: str, view: RunView, cancelling: Cancelling) -> None:
         try:
-            async with self._client() as client:  # first of all: without it nothing is stopped in vain
+            async with self._client() as client:  # first of all: nothing is stopped if it cannot be had
                 if await view.in_use():
                     await view.stop()
-                    self._step(run, cancelling, "stopping the submission: calls under way are awaited")
+                    self._step(run, cancelling, "stopping the submission: waiting for the calls under way")
                     while await view.in_use():  # noqa: ASYNC110 - it is another process's
                         await anyio.sleep(_LOOK_EVERY)
                 await self._cancel_open(run, view, cancelling, client)
@@ -147,7 +147,7 @@ class Actions:
             self._changed(run)
 
     async def _cancel_open(self, run: str, view: RunView, cancelling: Cancelling, client: M2Client) -> None:
-        self._step(run, cancelling, "looking what has ended")
+        self._step(run, cancelling, "looking up what has ended")
         async with Tracker(client, self._ledger, view) as tracker:
             await tracker.refresh()
             still_open = [execution async for execution in view.all_executions(open_only=True)]

@@ -168,9 +168,9 @@ def _tiles(figures: RunFigures) -> list[dict[str, str]]:
 
 
 def _orders(figures: RunFigures) -> str:
-    """What the run was told, or why nobody would hear of it."""
+    """What the run was told, or that it is not in progress."""
     if not figures.in_use:
-        return "The run is not in progress: rate, pause and stop would reach nobody. Executions can be cancelled."
+        return "The run is not in progress, so only its executions can be cancelled."
     return f"The run was {told}." if (told := words.told(figures.orders)) else "The run keeps its own pace."
 
 

@@ -1,4 +1,4 @@
-"""What a run came to, and is doing, in figures: those that are cheap to read, and those that take every row."""
+"""A run in figures: those that are cheap to read, and those that take a look at every row."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from m2async.ledger import (
 from m2async.service import Job, RestartJob, Result
 
 RESTARTS = "restarts"
-"""What restarted executions count under, since each has a name of its own."""
+"""The name that restarted executions count under, since each has its own."""
 
-_SECOND = 1.0  # rates are per second: a shorter stretch would show bursts as rates that never were
+_SECOND = 1.0  # rates are per second: a shorter stretch would show a burst as a rate that never was
 _RECENT = 10.0  # seconds that the current rate is taken from, at least
 _LISTED = 20  # longest and failed jobs, and names
 _REFUSALS = frozenset({RowEvent.REFUSED, RowEvent.REJECTED})
@@ -51,8 +51,7 @@ class Phase(Enum):
 class AnswerStretch(msgspec.Struct, frozen=True, gc=False):
     """How many attempts were answered in the stretch that begins at `at`, seconds of the epoch.
 
-    `refused` are those that started nothing for another reason than a throttle; of `unknown` no answer says what
-    became of them.
+    `refused` started nothing, for another reason than a throttle. Of `unknown` no answer says what became of them.
     """
 
     at: float
@@ -109,7 +108,7 @@ class RunFigures(msgspec.Struct, frozen=True):
 
     @property
     def tracked(self) -> int:
-        """Of how many executions anything was seen."""
+        """How many executions anything was seen of."""
         return sum(alike.rows for alike in self.executions if alike.status is not None or alike.gone)
 
     @property
@@ -129,7 +128,7 @@ class RunFigures(msgspec.Struct, frozen=True):
 
     @property
     def mean_rate(self) -> float | None:
-        """Starts a second over the whole run; None if it took no second, in which a mean says nothing."""
+        """Starts a second over the whole run; None if it took less than a second: a mean would say nothing."""
         if self.duration is None or self.duration < _SECOND:
             return None
         return sum(each.started for each in self.stretches) / self.duration
@@ -146,7 +145,7 @@ class RunFigures(msgspec.Struct, frozen=True):
             return None
         recent = max(_RECENT, 2 * self.width)
         since = max(self.began, self.read_at - recent)
-        # A stretch that began before counts by the share of it that lies behind that time.
+        # A stretch that began earlier counts by its share after that time.
         started = sum(
             each.started * min(1.0, (each.at + self.width - since) / self.width)
             for each in self.stretches
@@ -170,7 +169,7 @@ def count_results(executions: Iterable[ExecutionCount]) -> dict[Result, int]:
 
 
 async def read_figures(view: RunView) -> RunFigures:
-    """Read what takes no look at every row: cheap enough for once a second.
+    """Read the figures that take no look at every row: cheap enough for once a second.
 
     Raises LedgerError.
     """
@@ -214,7 +213,7 @@ def _stretches(activity: Activity) -> tuple[float, list[AnswerStretch]]:
 
 
 def _kind(count: AttemptCount) -> str | None:
-    """The field of a stretch that an answer counts in; None for what is none."""
+    """The field of a stretch that an answer counts in; None if it is no answer."""
     match count.event:
         case RowEvent.STARTED:
             return "started"
@@ -267,9 +266,9 @@ class NameFigures(msgspec.Struct, frozen=True):
 class JobFigures(msgspec.Struct, frozen=True):
     """What the rows of a run came to.
 
-    `maybe_twice` are started, and an earlier attempt may have started them as well. `longest` and `failed` have at
-    most so many rows as a page can list, the latter of `failed_jobs`; so has `names`, of `distinct_names`, the most
-    frequent first.
+    `maybe_twice` are started, and an earlier attempt may have started them as well. `longest`, `failed` and
+    `names` are cut to what a page can list: `failed` of `failed_jobs`, `names` of `distinct_names`, the most frequent
+    first.
     """
 
     sent_again: int

@@ -15,7 +15,7 @@ SHORTEST = 1.0
 """Seconds from one look to the next, at least."""
 
 _SHARE = 10.0  # the wait is so many times what a look costs
-_LISTED = 50  # troubles that are told
+_LISTED = 50  # troubles that are listed
 _READ = 500  # of each kind, before the latest are chosen
 
 
@@ -55,8 +55,8 @@ class Rhythm:
 class Looks:
     """Looks at one run.
 
-    Figures come from counts; troubles may take a reading of every row, so they are read only when there are others
-    than before, and for their own cost no more often.
+    Figures come from counts. Troubles may need every row, so they are read only when their number has changed, and no
+    more often than their cost allows.
     """
 
     def __init__(self, view: RunView, clock: Callable[[], float] = perf_counter) -> None:
@@ -112,7 +112,7 @@ def _of_execution(execution: TrackedExecution) -> Trouble:
 
 
 async def glance(ledger: Ledger) -> list[RunFigures]:
-    """Look at all runs, the latest first: their states and results alone, without what was answered when."""
+    """Look at all runs, the latest first: their states and results, not what was answered when."""
     glances = []
     for summary in reversed(await ledger.runs()):
         try:

@@ -13,7 +13,7 @@ _RESULTS = {Result.SUCCESS: "succeeded", Result.FAILURE: "failed", Result.OPEN: 
 
 
 def settled(figures: RunFigures) -> int:
-    """How many jobs nothing more is sent of: started, rejected or unknown."""
+    """How many jobs are settled: started, rejected or unknown."""
     return sum(figures.counts[state] for state in (RowState.STARTED, RowState.REJECTED, RowState.UNKNOWN))
 
 
@@ -22,7 +22,7 @@ def phase(figures: RunFigures) -> str:
     if not figures.in_use:
         return figures.phase.value
     if figures.orders.stopped:
-        return "stopping: calls under way are awaited"
+        return "stopping: waiting for the calls under way"
     if figures.orders.paused:
         return "paused"
     return figures.phase.value if figures.info.rows else "its manifest is being checked"
@@ -52,7 +52,7 @@ def standing(figures: RunFigures) -> str:
 
 
 def states(figures: RunFigures) -> str:
-    """How many jobs are in each state that any is in."""
+    """How many jobs are in each state; empty ones are left out."""
     counted = {RowState.STARTED: figures.counts[RowState.STARTED], **figures.counts}
     parts = [f"{count:,} {state.label}" for state, count in counted.items() if count or state is RowState.STARTED]
     return ", ".join(parts)
@@ -67,7 +67,7 @@ def throughput(figures: RunFigures) -> str:
 
 
 def pace(figures: RunFigures) -> str:
-    """What the run was told of its pace, while anybody keeps to it."""
+    """What the run was told, while it is in progress."""
     return told(figures.orders) if figures.in_use else ""
 
 

@@ -73,14 +73,14 @@ def batches(execution_ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def is_lost(missed: int, seconds: float) -> bool:
-    """Whether an execution was missing often enough, and for so many seconds, that it is to be asked for alone."""
+    """Whether an execution was missing so often and so long that it has to be asked for alone."""
     return missed >= _MISSED and seconds >= _MISSED_FOR
 
 
 def next_interval(interval: float, changed: int, open_before: int, *, shortest: float, longest: float) -> float:
     """Seconds to the next look, after one at which so many of the executions that were open had changed.
 
-    It keeps to where a look shows changes of 1 to 10 %: longer while less changes, shorter while more does.
+    It aims at changes of 1 to 10 % a look: longer while less changes, shorter while more does.
     """
     if changed >= _WORTH_IT * open_before:
         interval /= 2

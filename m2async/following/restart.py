@@ -1,4 +1,4 @@
-"""From which step a failed execution is restarted: a decision over the steps that the service tells of it."""
+"""From which step a failed execution is restarted: decided from the steps that the service lists."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def restart_job(execution_id: str, steps: Sequence[JobStep], from_step: str | No
     Raises NoRestartPointError if there is no such step, or if the service says that it cannot be restarted.
     """
     if not steps:
-        raise NoRestartPointError(f"the service tells no steps of execution {execution_id}")
+        raise NoRestartPointError(f"the service lists no steps of execution {execution_id}")
     step = _first_that_failed(steps, max_rc or 0) if from_step is None else _named(steps, from_step)
     if step.step_restartable is False:
         raise NoRestartPointError(f"step {_name(step)} cannot be restarted; those that can: {_restartable(steps)}")

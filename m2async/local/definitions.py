@@ -38,8 +38,8 @@ class JobDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     """One batch job.
 
     `seconds` is how long it runs, in simulated time (0 to 86,400; a fraction of a second if not given). With a
-    `return_code` other than 0 (at most 4,095) it ends Failed, at its last step; with `failures` only so many of its
-    executions do, and later ones Succeeded.
+    `return_code` other than 0 (at most 4,095) it ends Failed, at its last step; with `failures` only its first so
+    many executions do, and later ones end Succeeded.
     """
 
     file: Annotated[str, Meta(min_length=1)]
@@ -119,7 +119,7 @@ def _parse(text: str, source: str) -> tuple[ApplicationDefinition, ...]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _check_files(jobs: Iterable[JobDefinition], source: str, place: str) -> None:

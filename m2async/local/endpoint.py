@@ -31,7 +31,7 @@ HOST = "127.0.0.1"
 _BACKLOG = 1_024
 
 _logger = logging.getLogger("m2async.local")
-_logger.addHandler(logging.NullHandler())  # what is no HTTP is answered with status 400, and no trouble of the host's
+_logger.addHandler(logging.NullHandler())  # what is not HTTP gets status 400, and is no trouble of the host's
 
 
 class LocalEndpoint:
@@ -46,8 +46,8 @@ class LocalEndpoint:
         faults: the shares, from 0 to 1, of StartBatchJob calls that meet a fault, by its name (see `Fault`).
         seed: the same seed gives the same execution ids, run times and faults, call by call.
         definitions: the applications and their jobs, as `load_definitions` reads them; without it one Running
-            application, DEFAULT_APPLICATION_ID, with the members of CardDemo. Any script and any S3 job is accepted,
-            of files only the defined ones.
+            application, DEFAULT_APPLICATION_ID, with the members of CardDemo. Any script and any S3 job is accepted;
+            of files, only the defined ones.
         extra_applications: ids of further Running applications, which accept any file too.
         credentials: secret access keys by access key id, accepted besides any access key id with the same text as
             its secret; those of the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY if not given.
@@ -135,7 +135,7 @@ class LocalEndpoint:
             return
         listener.close()
         with anyio.CancelScope(shield=True):
-            for _ in range(3):  # connections that the listener has just accepted come to be
+            for _ in range(3):  # connections that were just accepted come to be known
                 await asyncio.sleep(0)
             while connections := server.connections:  # until their handlers have ended, too
                 for connection in connections:
@@ -160,7 +160,7 @@ def _make_request(
 def _bucket(rate: float | None, burst: float | None) -> TokenBucket | None:
     if rate is None:
         if burst is not None:
-            raise ConfigurationError("burst: there is no quota to allow it; give a rate as well")
+            raise ConfigurationError("burst needs a rate")
         return None
     try:
         return TokenBucket(rate, max(1, rate) if burst is None else burst)

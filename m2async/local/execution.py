@@ -1,4 +1,4 @@
-"""One batch job execution, and what is to be seen of it at a time."""
+"""One batch job execution, and what can be seen of it at a given time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Execution:
         return "Failed" if self.definition.return_code else "Succeeded"
 
     def cancel(self, now: float) -> bool:
-        """Begin to cancel it, unless that was done before; tells False once it has ended."""
+        """Begin to cancel it, unless that was done before; gives False if it has ended."""
         if self.status(now) in TERMINAL_STATUSES:
             return False
         if self.cancelled_at is None:
@@ -119,5 +119,5 @@ def schedule(
 
 
 def _milliseconds(seconds: float) -> float:
-    """Cut off what the service's timestamps do not show, so that what is shown is what filters go by."""
+    """Cut a time to what the service shows, milliseconds, so that filters go by what is shown."""
     return int(seconds * 1_000) / 1_000

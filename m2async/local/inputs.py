@@ -142,7 +142,7 @@ def _check_secret(arn: object) -> None:
 
 
 def _member(field: str) -> str:
-    """Give the service's name of a member of which StartBatchJob has told its own."""
+    """Give the service's name of a member that StartBatchJob calls by its own."""
     first, dot, rest = field.removeprefix("request.").partition(".")
     words = {"params": "job_params"}.get(first, first).split("_")
     return words[0] + "".join(word.capitalize() for word in words[1:]) + dot + rest

@@ -41,7 +41,7 @@ class LocalAnswer:
 
 
 Handler = Callable[[Query, bytes], LocalAnswer]
-"""What answers a request, of its query and its body."""
+"""What answers a request, given its query and its body."""
 
 
 class Routes:

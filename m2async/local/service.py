@@ -79,7 +79,7 @@ class ExecutionQuery:
 class BatchService:
     """The batch part of the service, each operation at the time that `clock` tells, in seconds of the epoch.
 
-    Operations raise the service's own exceptions. Times never go back: one before the latest seen counts as that.
+    Operations raise the service's own exceptions. Times never go back: an earlier one counts as the latest seen.
     """
 
     def __init__(

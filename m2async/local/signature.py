@@ -59,7 +59,7 @@ class SignatureVerifier:
         self._credentials = dict(credentials)
 
     def check(self, request: SignedRequest, now: float) -> None:
-        """Let a request pass that is signed rightly for the service `m2` and for this time, in seconds of the epoch.
+        """Let a request pass if it is signed rightly for the service `m2` and this time, in seconds of the epoch.
 
         Raises AuthenticationException: MissingAuthenticationTokenException for an unsigned request, else
         InvalidSignatureException with what is wrong.

@@ -1,4 +1,4 @@
-"""Finding an unknown quota and keeping just below it, as arithmetic on passed-in times; docs/pacing.md says why so."""
+"""Finding an unknown quota and keeping below it, as arithmetic on passed-in times; docs/pacing.md gives the reasons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LEAST_RATE = 0.1
 _LEAST_SHARE = 0.01  # of a given rate: throttles that come at any rate must not bring it to a halt
 _WIDTH = 0.02  # how far the rate goes below and above the quota found
 _CYCLE_CALLS = 80  # from one throttle to the next, if the estimate is good
-_CYCLE_SECONDS = 10.0  # that takes this long at most: who shares a quota must not wait for longer
+_CYCLE_SECONDS = 10.0  # this long at most: others who share the quota must not wait for longer
 _BURST_SECONDS = 0.005  # a timer that is late by that much loses nothing
 _FEW = 6  # accepted calls; with fewer, the throttles may be due to others who send more
 _WELL_KNOWN = 50  # accepted calls that an estimate rests on
@@ -23,12 +23,12 @@ _MARGIN_SECONDS = 60.0
 class AdaptiveRate:
     """The rate at which to send, learned from which calls are throttled.
 
-    Without arguments it looks for a quota that nobody knows: the rate doubles until calls are throttled, and what
-    was accepted between throttles then tells the quota. From there the rate goes slowly from a little below it to a
-    little above, until a throttle says where it is now; what no throttle meets for long grows faster and faster.
+    Without arguments it looks for an unknown quota. The rate doubles until calls are throttled; what was accepted
+    between throttles then tells the quota. From there the rate rises slowly, from a little below the quota to a little
+    above, until a throttle shows where it is now. If none comes for long, it rises faster and faster.
 
-    With a `rate` in calls a second and a `burst` it is a guard: it stays at them, and goes lower only where throttles
-    show that the service allows less, to a hundredth of the rate at the lowest.
+    With a `rate` in calls a second and a `burst` it is a guard: it keeps them, and goes lower only if throttles show
+    that the service allows less, down to a hundredth of the rate.
 
     `rate` and `burst` are what a bucket should have now, and `paused_until` is the time before which nothing should be
     sent. Times are seconds of the clock that the grants are stamped with.
@@ -52,7 +52,7 @@ class AdaptiveRate:
         self._margin = 0.0
         self._latency = 0.0
         self._deviation = 0.0
-        self._checked: Grant | None = None  # since then it is looked whether the rate is used
+        self._checked: Grant | None = None  # from here on it is measured whether the rate is used
         self._previous: Grant | None = None
         self._allowed = 0.0
 
@@ -99,7 +99,7 @@ class AdaptiveRate:
     # Upwards
 
     def _grow(self, seconds: float) -> None:
-        """Set the rate that follows on `seconds` without a throttle, as far as answers are in."""
+        """Set the rate after `seconds` without a throttle, as far as answers are in."""
         if self._seeking:
             # The longer answers take, the more is sent before the first throttle is known: so begin higher, grow slower
             first = _FIRST_RATE * min(max(1.0, self._latency / 0.2), 4.0)
@@ -129,7 +129,7 @@ class AdaptiveRate:
         return max(_WIDTH, 0.5 / (self._calls_known + 2))
 
     def _hold_if_unused(self, grant: Grant) -> None:
-        """Let the rate not grow where less is sent than it allows: nothing would be learned from it."""
+        """Keep the rate from growing while less is sent than it allows: nothing would be learned."""
         checked, previous = self._checked, self._previous
         self._previous = grant
         if checked is None or previous is None:
@@ -145,7 +145,7 @@ class AdaptiveRate:
     # Downwards
 
     def _lower(self, grant: Grant, now: float) -> None:
-        """Draw the consequence of the first throttled call that was sent at the present rate."""
+        """Lower the rate after the first throttled call that was sent at the present one."""
         rate, bounds = min(self.rate, grant.rate), self._bounds(now)
         self._one_signal = False
         if self._seeking:
@@ -184,7 +184,7 @@ class AdaptiveRate:
         assert self._given is not None  # noqa: S101 - only then the rate is at the given one
         rate, burst = self._given
         bounds = self._bounds(now, gap=60)
-        # With a burst of 1 all that comes late is lost to the service's bucket: jitter alone lets it accept less
+        # With a burst of 1 the service's bucket loses what comes late: jitter alone makes it accept less
         least = 0.8 * rate if burst < 2 else self.rate
         if bounds.accepted >= 20 and bounds.most < least:
             self._found = rate

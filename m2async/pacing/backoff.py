@@ -24,10 +24,10 @@ class RetryPolicy:
     jitter": M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015), on top of the
     `Retry-After` that the service gave.
 
-    Attempts end `patience` after the first failure; `unreachable` after it where no connection could
-    be made and the service never answered before; and at `resends` sends of a job that may have
-    been started. Jobs of an application that does not run wait for it for `hold`; the first of them
-    goes as a probe after `probe`, a further one each time after twice as long.
+    Attempts end `patience` after the first failure, or `unreachable` after it if no connection could
+    be made and the service never answered before. A job that may have started is sent at most
+    `resends` more times. Jobs of an application that does not run wait for it for `hold`; the first
+    of them goes as a probe after `probe`, a further one each time after twice as long.
     """
 
     base: float = 0.1
@@ -65,9 +65,9 @@ async def repeated(
 ) -> _T:
     """Make a call that can be made twice without harm, such as a list, until it succeeds or its failure is final.
 
-    It is made again after a throttle, a 5xx, a timeout and where no connection could be made, as long as the policy's
-    `patience` goes, or `unreachable` while `reached` says that the service never answered. `before_wait` is told each
-    failure and the seconds that are waited for. Raises the last failure.
+    It is made again after a throttle, a 5xx, a timeout or a failed connection, for the policy's `patience`; for
+    `unreachable` if `reached` says that the service never answered. `before_wait` is told each failure and the seconds
+    that are waited then. Raises the last failure.
     """
 
     def is_final(state: RetryCallState) -> bool:

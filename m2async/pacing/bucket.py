@@ -18,8 +18,8 @@ class Grant(NamedTuple):
 class TokenBucket:
     """A token bucket: `rate` tokens a second flow in, at most `burst` are kept, and it starts full.
 
-    Over any window of t seconds it grants at most `burst + rate * t` tokens; where they were changed, the largest
-    burst and what flowed in at the rates of their time. Times are seconds of one monotonic clock of the caller's; a
+    Over any window of t seconds it grants at most `burst + rate * t` tokens; if they were changed, the largest burst
+    and what flowed in at each rate. Times are seconds of one monotonic clock of the caller's; a
     time before the latest one seen counts as the latest one.
 
     Raises ValueError unless `rate` is above 0 and `burst` at least 1.
@@ -89,7 +89,7 @@ class TokenBucket:
             self._note_fullness()
 
     def _note_fullness(self) -> None:
-        """Let flow over what is too much, and note when there was no room for a token that comes back."""
+        """Cut off what is too much, and note when there was no room for a token that comes back."""
         if self._tokens > self.burst - 1:
             self._full_at = self._filled_at
             self._tokens = min(self.burst, self._tokens)

@@ -15,7 +15,7 @@ class RetryBudget(TokenBucket):
     """A token bucket for sending again what failed and was not throttled.
 
     Every success earns RATIO of a resend. Besides, PER_SECOND resends flow in, or SHARE of the rate at which calls are
-    paced if that is more (of UNPACED, where they are not paced): so few failures never wait, what is left at the end of
+    paced if that is more (of UNPACED, where they are not paced): so a few failures never wait, the rest at the end of
     a run does not take for ever, and a service that fails every call sees a trickle instead of a storm. RESERVE resends
     are kept at most, and are there from the beginning. So in t seconds with n successes no more than
     `RESERVE + RATIO * n + flow * t` calls are sent again. Finagle's retry budget has the same shape, and botocore's

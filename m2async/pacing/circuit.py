@@ -12,7 +12,7 @@ LONGEST_PAUSE = 300.0
 
 
 class Circuit:
-    """Keeps calls from an application that refuses them all, and finds out when it does so no longer.
+    """Keeps calls from an application that refuses them all, and finds out when it accepts them again.
 
     It is closed at first and admits every call. A refusal opens it for `first_pause` seconds; then one call at a time
     is admitted as a probe. If the probe is refused too, the next pause is twice as long, up to LONGEST_PAUSE; any other

@@ -46,7 +46,7 @@ class Throttles:
         return grant.number - self._grants[index - 1].number if index else math.inf
 
     def bounds(self, *, until: float, gap: int, shortest: float, slack: float) -> Bounds:
-        """What the newest run agrees on.
+        """Give the bounds that the newest run of throttles agrees on.
 
         Arguments:
             until: the time up to which calls were sent whose answers are all in.

@@ -82,7 +82,7 @@ class Pacer:
                 self._set_timer(loop)
 
     def throttled(self, grant: Grant, retry_after: float | None = None) -> None:
-        """Tell of a call that was throttled, and how many seconds it is said to wait; that holds for all."""
+        """Tell of a throttled call, and for how many seconds all are to wait, if its answer said so."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         if self.controller is not None:
@@ -130,7 +130,7 @@ class Pacer:
         self._set_timer(loop)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        """See to it that tokens are handed out when there are some, if somebody waits."""
+        """Set the timer for the next token, if somebody waits."""
         now = loop.time()
         turn_at = self._turns.next_at(now)
         if turn_at is None:

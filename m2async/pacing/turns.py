@@ -31,7 +31,7 @@ class Flow:
 
 
 class Line:
-    """Those of a flow who need a token of the same bucket besides."""
+    """Those of a flow who need a token of the same second bucket."""
 
     def __init__(self, flow: Flow, bucket: TokenBucket | None) -> None:
         self.flow = flow
@@ -65,7 +65,7 @@ class Turns:
             line.waiters.append((self._next_number(), waiter))
 
     def must_wait(self, bucket: TokenBucket | None) -> bool:
-        """Whether somebody's turn comes before that of one who would come now."""
+        """Whether one who comes now has to wait for somebody else's turn."""
         return bool(self._flows) or bucket in self._blocked_lines
 
     def next_at(self, now: float) -> float | None:

@@ -23,7 +23,7 @@ _STEPS = (
 )  # fmt: skip
 _PERCENTILES = (0, 50, 90, 99, 99.9, 99.99, 99.999)
 _CONFIG: dict[str, Any] = {
-    "aria": False,  # the chart as a whole has a text, the page a table; marks that speak besides are noise
+    "aria": False,  # the chart has a text and the page a table: to a screen reader, a label on each mark is noise
     "font": "sans-serif",
     "view": {"stroke": None},
     "axis": {

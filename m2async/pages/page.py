@@ -99,7 +99,7 @@ def _hash(source: str) -> str:
 
 
 def data(text: object, limit: int = _CUT) -> Markup:
-    """Show a text from elsewhere: cut, visible, and apart from the direction of the text around it."""
+    """Show a text from elsewhere: cut, visible, and apart from the text direction around it."""
     shown = str(text)
     if len(shown) > limit:
         shown = f"{shown[:limit]}…"

@@ -1,8 +1,8 @@
 """The token bucket that explains answers best.
 
-It is followed call by call with what it was seen to do: `used` is what is missing in it. An accepted call says that a
-token was there, a throttled one that there was none. Where that contradicts the rate and burst assumed, `used` is
-corrected; wrong assumptions need corrections in one direction, errors of timing need them in both.
+The bucket is replayed call by call; `used` is what is missing in it. An accepted call says that a token was there, a
+throttled one that there was none. Where that contradicts the assumed rate and burst, `used` is corrected. A wrong
+assumption needs corrections in one direction; errors of timing need them in both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ROUNDING = 1e-6  # of a token
 
 
 class Arrival(NamedTuple):
-    """When a call reached the bucket, but for a delay that all have, and whether it got a token."""
+    """When a call reached the bucket, less a delay that all calls share, and whether it got a token."""
 
     at: float
     accepted: bool
@@ -33,11 +33,10 @@ class Estimate(NamedTuple):
 
 
 def arrivals(calls: Iterable[Call], *, by_answer: bool) -> list[Arrival]:
-    """The calls of which it is known whether they got a token, as they arrived.
+    """Give the calls of which it is known whether they got a token, in the order of arrival.
 
-    When they were answered tells it better than when they were sent, as a service that has been idle is slow to begin
-    and one that is busy lets them queue; but where accepted calls take longer than throttled ones, what follows on the
-    bucket is in it.
+    The time of the answer tells more than the time of sending: an idle service is slow to begin, and a busy one lets
+    calls queue. But where accepted calls take longer than throttled ones, their time behind the bucket is in it.
     """
     return sorted(
         Arrival(call.answered if by_answer else call.sent, call.verdict is QuotaVerdict.ACCEPTED)
@@ -59,16 +58,16 @@ def is_told_by_answers(calls: Iterable[Call]) -> bool:
 
 
 def saturated(seen: Sequence[Arrival]) -> Sequence[Arrival]:
-    """The part between the first and the last throttle, of which both are."""
+    """Give the part from the first throttle to the last, both included."""
     throttles = [number for number, arrival in enumerate(seen) if not arrival.accepted]
     return seen[throttles[0] : throttles[-1] + 1] if throttles else []
 
 
 def estimate_rate(seen: Sequence[Arrival], burst: float = math.inf) -> Estimate | None:
-    """The rate of a bucket that was kept empty from the first to the last call, which were throttled.
+    """Estimate the rate of a bucket that was kept empty from the first call to the last, both of them throttled.
 
-    `burst` matters where the bucket overflows between two calls: where it is a few calls, and they come less evenly
-    than its tokens do. None if nothing was accepted.
+    `burst` matters if the bucket can overflow between two calls: it holds few, and they come less evenly than its
+    tokens. None if nothing was accepted.
     """
     count = sum(arrival.accepted for arrival in seen)
     seconds = seen[-1].at - seen[0].at if seen else 0.0
@@ -90,7 +89,7 @@ def _slope(seen: Sequence[Arrival]) -> float | None:
 
 
 def _spread(seen: Sequence[Arrival], burst: float, rate: float) -> float:
-    """Twice the standard error of the rate, relative to it, by what its fifths say; 0 where they are too short."""
+    """Twice the relative standard error of the rate, from five parts of the calls; 0 if these are too short."""
     size = len(seen) // 5
     if size < 50:
         return 0.0
@@ -101,9 +100,9 @@ def _spread(seen: Sequence[Arrival], burst: float, rate: float) -> float:
 
 
 def _balanced(seen: Sequence[Arrival], burst: float, rate: float) -> float:
-    """The rate, within a factor of three of a guess, whose corrections cancel each other.
+    """Find the rate whose corrections cancel each other, within a factor of three of a guess.
 
-    Where a range of rates needs none, its middle.
+    If a range of rates needs none, it is the middle of that range.
     """
     return math.sqrt(
         _root(lambda rate: _correction(seen, burst, rate) >= 0, rate / 3, rate * 3)
@@ -122,19 +121,19 @@ def _root(above: Callable[[float], bool], low: float, high: float) -> float:
 
 
 def _correction(seen: Sequence[Arrival], burst: float, rate: float) -> float:
-    """What has to be taken out of an empty bucket on the way, in all; below 0 where it has to be put in.
+    """Sum up the tokens that have to be taken out of the bucket on the way; below 0 if they have to be put in.
 
-    With a burst of one nothing is carried from one accepted call to the next, so that a single late answer need not
-    count for more than another.
+    With a burst of one nothing is carried from one accepted call to the next, so a late answer counts for no more than
+    another.
     """
     most = 0.1 if burst == 1 else math.inf
     return sum(max(-most, min(most, correction)) for correction in _corrections(seen, burst, rate))
 
 
 def mismatched(seen: Sequence[Arrival], rate: float, burst: float, *, allowed: float = _ROUNDING) -> float:
-    """How many answers the bucket would have given otherwise, for each of the kind that there are fewer of.
+    """How many answers the bucket would not have given, for each answer of the rarer kind.
 
-    `allowed` is the part of a token by which it may be wrong about what is in it.
+    `allowed` is by how much of a token the bucket may be wrong about what is in it.
     """
     accepted = sum(arrival.accepted for arrival in seen)
     wrong = sum(abs(correction) > allowed for correction in _corrections(seen, burst, rate))
@@ -142,7 +141,7 @@ def mismatched(seen: Sequence[Arrival], rate: float, burst: float, *, allowed: f
 
 
 def _corrections(seen: Sequence[Arrival], burst: float, rate: float) -> Iterator[float]:
-    """For each call what has to be taken out of the bucket, to get its answer."""
+    """For each call, give what has to be taken out of the bucket so that it gives the call's answer."""
     first = next((number for number, arrival in enumerate(seen) if arrival.accepted), None)
     if first is None:
         return
@@ -160,7 +159,7 @@ def _corrections(seen: Sequence[Arrival], burst: float, rate: float) -> Iterator
 
 
 class Drain(NamedTuple):
-    """What the emptying of a full bucket says: its burst is at least `least` and less than `most`; in `seconds`."""
+    """What emptying a full bucket says: its burst is at least `least` and less than `most`; it took `seconds`."""
 
     least: float
     most: float
@@ -189,7 +188,7 @@ def drain(seen: Sequence[Arrival], rate: float) -> Drain | None:
 
 
 def estimate_burst(drains: Sequence[Drain], rate: Estimate) -> Estimate:
-    """The whole number of calls that agrees best with every time that the bucket was emptied."""
+    """Find the whole number of calls that agrees best with all drains."""
     middles = [(drain.least + drain.most) / 2 for drain in drains]
     candidates = range(max(1, math.floor(min(middles)) - 1), math.ceil(max(middles)) + 2)
     burst = min(candidates, key=lambda burst: sum(_distance(burst, drain) for drain in drains))

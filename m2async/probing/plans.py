@@ -1,4 +1,4 @@
-"""The profiles of a probe: given what was answered so far, which calls to make next, and what they have shown."""
+"""The profiles of a probe: which calls to make next, given the answers so far, and what they have shown."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _FLASHES = (3, 15)  # at least, and at most where the burst is a few calls
 _FLASH_CALLS = 3_000  # in all, but for the first three
 _FLASH_SECONDS = 8.0  # the same
 _SMALL = 3  # calls: a burst that may overflow between two calls
-_MISMATCHED = 0.6  # of the calls, as `mismatched` counts, that a bucket may leave unexplained; chance leaves most
-_EXACT = 0.2  # of a token: where it is known as exactly when calls arrived, a bucket has to explain the answers
+_MISMATCHED = 0.6  # what a bucket may leave unexplained, as `mismatched` counts; random answers leave more
+_EXACT = 0.2  # of a token: where arrivals are known as exactly as that, a bucket has to explain the answers
 _TELLING = 100  # calls of a hold that can tell a burst from the next
 _CLEARLY = 1.5  # times as many mismatches
-_STALLED = 0.5  # seconds by which answers may fall behind before the service is held for overloaded
+_STALLED = 0.5  # seconds by which answers may fall behind before the service counts as overloaded
 
 
 class Limits(NamedTuple):
@@ -58,7 +58,7 @@ class Estimates(NamedTuple):
 
 
 class Plan(ABC):
-    """Says what to send next; `done` has the stretches that were made, the last of them perhaps not to its end."""
+    """Says what to send next. `done` holds the stretches that were made; the last may have been cut short."""
 
     profile: LoadProfile
 
@@ -101,7 +101,7 @@ class Steps(Plan):
             yield CallStretch("step", 0.0, _evenly(rate, self._each), _never, rate)
 
     def estimates(self) -> Estimates:
-        """Give the rate where one was offered and throttled: the calls between throttles tell it."""
+        """Estimate the rate from the calls between throttles, if there were any."""
         found = [estimate_rate(seen) for seen in map(saturated, map(self._arrivals, self.done)) if _count(seen) >= 10]
         known = [rate for rate in found if rate is not None]
         if not known:
@@ -113,12 +113,12 @@ class Steps(Plan):
 
 
 class Ramp(Plan):
-    """Finds a token bucket's rate and burst, in five parts.
+    """Finds a token bucket's rate and burst, in four parts.
 
-    Ramp: from a full bucket, the offered rate doubles each second until calls are throttled. Settle: a little more is
-    offered, so that the bucket stays empty, until the rate is known roughly. Hold: the bucket is kept empty at little
-    cost, and what is accepted is what flows in. Flash: the bucket is let fill up, and emptied, several times: what is
-    accepted besides what flows in is the burst. Where the bucket fills too slowly for that, the ramp has told it.
+    Ramp: starting with a full bucket, the offered rate doubles each second until calls are throttled. Settle: a little
+    more is offered, which keeps the bucket empty, until the rate is known roughly. Hold: the bucket is kept empty at
+    little cost; what is accepted is what flows in. Flash: the bucket fills up and is emptied, several times; what is
+    accepted beyond the inflow is the burst. If it fills too slowly for that, the burst is read off the ramp.
     """
 
     profile: LoadProfile = "ramp"
@@ -147,7 +147,7 @@ class Ramp(Plan):
                 break
         else:
             return
-        if self._is_small():  # it overflows between calls: before that is known, its rate cannot be told
+        if self._is_small():  # it overflows between calls: its rate can be told only once the burst is known
             yield from self._flashes()
             yield from self._holds()
         else:
@@ -172,7 +172,7 @@ class Ramp(Plan):
     # The parts
 
     def _holds(self) -> Iterator[CallStretch]:
-        """Keep the bucket empty; where that needs more than was thought, or the rate was not steady, offer more."""
+        """Keep the bucket empty; offer more if that was not enough, or if the rate was not steady."""
         least = 0.0
         for _ in range(3):
             rate = self._estimated()[0] or Estimate(FIRST_RATE / 10, 0.0, FIRST_RATE / 10)  # it is slow
@@ -222,7 +222,7 @@ class Ramp(Plan):
         return burst is not None and burst.value <= _SMALL
 
     def _estimated(self) -> tuple[Estimate | None, Estimate | None]:
-        """Rate and burst, each with what the other says."""
+        """Give rate and burst, each corrected by the other."""
         rate = self._rate()
         burst = None if rate is None else self._burst(rate)
         if rate is None or burst is None or burst.value > max(_SMALL, rate.value / 10):
@@ -239,7 +239,7 @@ class Ramp(Plan):
         return rate, again if again.value == value else Estimate(value, value, value)
 
     def _burst(self, rate: Estimate) -> Estimate | None:
-        """From the flashes; before them from the ramp, and where the bucket is too slow to fill again."""
+        """Estimate it from the flashes; before there are any, or if the bucket fills too slowly, from the ramp."""
         for emptied in (self._of("flash"), self._of("ramp")[-1:]):
             found = [one for done in emptied if (one := drain(self._arrivals(done), rate.value)) is not None]
             if found:
@@ -247,7 +247,7 @@ class Ramp(Plan):
         return None
 
     def _is_steady(self, rate: Estimate, burst: Estimate | None) -> bool:
-        """Whether the rate is the same at every offered rate and all the time, or the bucket explains the answers."""
+        """Whether the rate is the same throughout and at every offered rate, or the bucket explains the answers."""
         seen = [saturated(self._arrivals(done)) for done in self._of("settle", "hold")[-2:]]
         if not _is_above_the_quota(self._of("settle", "hold")[-1].record):
             return False
@@ -261,7 +261,7 @@ class Ramp(Plan):
         return _agree(rates) and all(map(_is_steady, seen))
 
     def _scatter(self) -> float:
-        """By how much latencies differ, in seconds: so exactly it is known when calls arrived."""
+        """By how much latencies differ, in seconds: arrivals are known no better than that."""
         calls = self._of("settle", "hold")[-1].record.calls
         latencies = sorted(call.answered - call.sent for call in calls if call.answered is not None)
         return latencies[len(latencies) * 9 // 10] - latencies[len(latencies) // 10] if latencies else math.inf
@@ -281,7 +281,7 @@ class Ramp(Plan):
 
 
 def _near(burst: int) -> Sequence[int]:
-    """Which bursts are to be compared: one call more or less counts only where they are few."""
+    """Give the bursts to compare: one call more or less matters only if they are few."""
     return [value for value in (burst - 1, burst, burst + 1) if value >= 1] if burst <= _SMALL else [burst]
 
 
@@ -293,7 +293,7 @@ def _evenly(rate: float, seconds: float) -> Iterator[float]:
 
 
 def _unevenly(rate: float, seconds: float) -> Iterator[float]:
-    """The same with intervals of all lengths, so that none of them hides by how much it misses the quota's own."""
+    """The same at random intervals, so that they do not fall into step with the quota's own."""
     draw = random.Random(0).random
     return ((number + draw()) / rate for number in range(max(1, round(rate * seconds))))
 
@@ -331,12 +331,12 @@ def _are_throttled(answers: Sequence[Call]) -> bool:
 
 
 def _is_stalled(record: Record, now: float) -> bool:
-    """Whether answers fall behind more and more: by more calls than come in their usual time and some more."""
+    """Whether answers fall behind: by more calls than are sent in their usual time and half a second."""
     return len(record.answers) >= 10 and record.under_way > _usually_under_way(record)
 
 
 def _has_stalled(record: Record) -> bool:
-    """The same, when the last call was sent."""
+    """The same, at the time when the last call was sent."""
     last = record.calls[-1].sent
     under_way = sum((call.answered or math.inf) > last for call in record.calls)
     return len(record.answers) >= 10 and under_way > _usually_under_way(record)
@@ -390,12 +390,12 @@ def _once_throttled(times: int) -> Callable[[Record, float], bool]:
 
 
 def _agree(rates: Sequence[Estimate]) -> bool:
-    """Whether rates are the same, but for what their own bounds leave open and a quarter."""
+    """Whether rates are the same, within their own bounds and a quarter."""
     return not rates or max(rate.least for rate in rates) <= 1.25 * min(rate.most for rate in rates)
 
 
 def _is_steady(seen: Sequence[Arrival]) -> bool:
-    """Whether accepted calls come evenly: in each part of the time in which 20 are expected, 20."""
+    """Whether accepted calls come evenly: about 20 in each part of the time in which 20 are expected."""
     count = _count(seen)
     parts = count // 20
     if parts < 2:

@@ -1,4 +1,4 @@
-"""An open-loop load test of StartBatchJob's quota; what is sent, and when, is decided in probing/.
+"""An open-loop load test of StartBatchJob's quota; plans.py decides what is sent, and when.
 
 Every call has a time at which it is due, and is sent then, whatever became of the others. Nothing is sent twice, and
 what was started is cancelled in the end.
@@ -62,7 +62,7 @@ class Probe:
         plan: what to send when.
         request: the request that is sent each time.
         asked: what it asks for; unless it is for real jobs, an execution id as answer ends the probe.
-        stand_in: whether an execution id is no job all the same, as the endpoint is known to be no service.
+        stand_in: whether the endpoint is known to be no service, so that an execution id stands for no job.
         run: the ledger's run for real jobs: an intent is durable there before its call is sent.
         max_calls, max_seconds: how many calls are made at most, and for how long.
         events: is told of each start.
@@ -250,7 +250,7 @@ class Probe:
                 f"a call that was to start nothing started {self._request.job.name} of application "
                 f"{self._request.application_id} as {response.execution_id}"
             )
-            self.stop("A job was started although none was to be")
+            self.stop("A job was started, although none was asked for")
 
     async def _answers(self) -> None:
         """Wait for every call that is under way; none is left behind, whoever cancels this."""

@@ -124,37 +124,37 @@ def _notes(
     throttled = _count(calls, QuotaVerdict.THROTTLED)
     refused = _codes(calls, QuotaVerdict.ACCEPTED)
     if ended_by is not None:
-        yield f"{ended_by}: what is said here was found before."
+        yield f"{ended_by}: these findings are from before that."
     if estimates.overloaded_at is not None:
         yield (
-            f"Answers fell behind at {estimates.overloaded_at:,.0f} calls a second without a throttle: the service, or "
-            "the way to it, is saturated. That is no quota."
+            f"Answers fell behind at {estimates.overloaded_at:,.0f} calls a second without a throttle. The service, or "
+            "the way to it, is saturated; that is not a quota."
         )
     elif estimates.throttled_at_any_rate:
         yield (
-            f"{throttled:,} calls were throttled, at any rate: so few that the rate does not explain them. Someone "
-            "else may use the quota, or throttles are not by rate."
+            f"{throttled:,} calls were throttled, too few to depend on the rate. Someone else may use the quota, or "
+            "throttling does not go by the rate."
         )
     elif estimates.unsteady:
         yield (
-            "Calls were throttled, but what was accepted fits no steady rate: the quota counts in another way than a "
-            f"token bucket does, or someone else uses it. At most {sustained:,.4g}/s were accepted over a second."
+            "Calls were throttled, but the accepted ones fit no steady rate. The quota does not work like a token "
+            f"bucket, or someone else uses it. At most {sustained:,.4g}/s were accepted over a second."
         )
     elif not throttled and sustained:
         yield f"No call was throttled: the quota is at least {sustained:,.4g}/s, the most that was offered."
     if estimates.rate is not None and estimates.burst is not None:
         yield (
-            "Use a little less than was found, as calls do not arrive as evenly as they are sent: 2 % of the rate, "
-            "5 % of the burst."
+            "Use a little less than was found (2 % of the rate, 5 % of the burst), as calls do not arrive as evenly "
+            "as they are sent."
         )
     if setting.stand_in_starts:
         yield (
             f"{setting.stand_in_starts:,} calls were answered with an execution id for an application that does not "
-            "exist. This endpoint is on loopback, so that it is taken for a stand-in, and the ids for no jobs."
+            "exist. This endpoint is on this machine, so it is taken for a stand-in that starts no jobs."
         )
     yield from _on_validation(setting, throttled, refused)
     if unknown := _count(calls, QuotaVerdict.UNKNOWN):
-        yield f"{unknown:,} calls have no answer that says whether they counted; the rate takes them for not counted."
+        yield f"{unknown:,} calls may or may not have counted against the quota; the rate assumes that they did not."
     late = max((call.sent - call.due for call in calls), default=0.0)
     if late >= _LATE:
         share = sum(call.sent - call.due >= _LATE for call in calls) / len(calls)
@@ -165,19 +165,19 @@ def _notes(
 
 
 def _on_validation(setting: Setting, throttled: int, refused: dict[str, int]) -> Iterable[str]:
-    """Whether what is throttled is counted before it is validated: that decides what harmless calls can tell."""
+    """Say whether calls count before they are validated: only then do harmless calls show the quota of jobs."""
     if not refused or setting.asked == "real jobs":
         return
     if throttled:
         yield (
-            "Throttling is counted before validation: calls that start nothing were throttled, so the quota found is "
+            "Calls count before they are validated: calls that start nothing were throttled, so the quota found is "
             "the one that jobs meet."
         )
     else:
         yield (
-            "This shows no quota only for calls that are refused: the service may count after validation. "
+            "Nothing was throttled, but every call failed validation; this says nothing about valid calls. "
             + (
-                "To find out, name an application with -a; its jobs are not started."
+                "To find out, name an application with -a; no job of it is started."
                 if setting.asked == "no application"
                 else "To find out, start and cancel real jobs, with --start-real-jobs."
             )
@@ -204,7 +204,7 @@ def _latencies(calls: Iterable[Call]) -> Latencies:
 
 
 def _sustained(calls: Sequence[Call]) -> float:
-    """The highest rate of accepted calls over a second or a little more; 0 of a probe that is shorter."""
+    """The highest rate of accepted calls over a second or a little more; 0 for a shorter probe."""
     times = sorted(call.sent for call in calls if call.verdict is QuotaVerdict.ACCEPTED)
     best, first = 0.0, 0
     for number, at in enumerate(times):

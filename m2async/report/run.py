@@ -69,7 +69,7 @@ def _day(figures: RunFigures) -> str:
 
 
 def _ends(figures: RunFigures) -> list[tuple[str, str, Result, int]]:
-    """Status, return code, result and jobs of the executions that something was seen of, the most frequent first."""
+    """Status, return code, result and number of executions, the most frequent first."""
     counted: dict[tuple[str, str, Result], int] = {}
     for alike in figures.executions:
         status = "not known any more" if alike.gone else alike.status or "not seen yet"

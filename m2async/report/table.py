@@ -15,7 +15,7 @@ from m2async.service import Result
 MOST_ROWS = 100_000
 """Rows that a page carries at most."""
 
-_TROUBLE_ONLY = 90_000  # rows from which on only those are carried that need attention
+_TROUBLE_ONLY = 90_000  # rows after which only those that need attention are carried
 _CUTS = (10_000, 1_000, 100)  # characters of a text, the first at which the packed rows fit
 _ROOM, _ROOM_OF_ROW = 300_000, 130  # characters that the packed rows may take: 1.6 million for 10,000 rows
 _LINKS = 20  # candidates and predecessors that a row carries
@@ -84,7 +84,7 @@ class Table:
         return len(self._histories) < _HISTORIES and needs_attention(row, execution)
 
     def add(self, row: LedgerRow, execution: TrackedExecution | None, history: Sequence[HistoryEntry] = ()) -> None:
-        """Take a row, unless there are too many; those that need attention have the last tenth for themselves."""
+        """Take a row, unless the table is full; its last tenth is for rows that need attention."""
         self.seen += 1
         if len(self) >= self._most * _TROUBLE_ONLY // MOST_ROWS and (
             len(self) >= self._most or not needs_attention(row, execution)
@@ -123,7 +123,7 @@ class Table:
         return None if at is None else round((at - self._origin) * 1e3)
 
     def pack(self) -> Packed:
-        """Give the rows as a page carries them; long texts are cut where the page would be too large otherwise."""
+        """Give the rows as a page carries them; long texts are cut if the page would be too large."""
         for limit in _CUTS:
             columns = {
                 **self._columns,
@@ -166,7 +166,7 @@ def _happened(entry: HistoryEntry) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """Shorten a text, with an ellipsis that says so; what is no character cannot stand in a file."""
+    """Shorten a text, with an ellipsis that says so; halves of surrogate pairs become question marks."""
     if not text.isascii():
         text = text.encode(errors="replace").decode()
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -57,8 +57,7 @@ def _headline(figures: RunFigures) -> tuple[Tone, str]:
             return "unsure", f"Not finished: {plural(counts[RowState.INTENT], 'call')} cut off"
     if counts[RowState.UNKNOWN]:
         unknown = counts[RowState.UNKNOWN]
-        they = "it was" if unknown == 1 else "they were"
-        return "unsure", f"All sent, but of {plural(unknown, 'job')} it is not known whether {they} started"
+        return "unsure", f"All sent, but it is not known whether {plural(unknown, 'job')} started"
     if counts[RowState.REJECTED]:
         return "bad", f"{counts[RowState.REJECTED]:,} of {plural(rows, 'job')} were not started"
     if results[Result.FAILURE]:
@@ -72,7 +71,7 @@ def _sentences(figures: RunFigures) -> Iterator[str]:
     results = figures.results
     if figures.phase is Phase.STARTING:
         if figures.orders.stopped:
-            yield "It was told to stop; calls under way are awaited."
+            yield "It was told to stop, and waits for the calls under way."
         elif figures.orders.paused:
             yield "It is paused."
         elif figures.remaining is not None:
@@ -80,7 +79,7 @@ def _sentences(figures: RunFigures) -> Iterator[str]:
         yield "This page shows the run as it was when the page was made."
     if figures.counts[RowState.STARTED]:
         if not figures.tracked:
-            yield "What became of the started jobs is not known here: nobody has followed them yet."
+            yield "What became of the started jobs is not known: nobody has followed them yet."
         elif results[Result.OPEN]:
             yield (
                 f"{results[Result.SUCCESS]:,} succeeded, {results[Result.FAILURE]:,} failed, and "

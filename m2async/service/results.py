@@ -72,7 +72,7 @@ def judge(status: str | None, return_code: str | None, max_rc: int | None, *, en
 
 def _judge_return_code(status: str, return_code: str | None, max_rc: int | None) -> Judgement:
     if status != "Succeeded" and max_rc is None:
-        return Judgement(Result.FAILURE, f"ended as {status}, which takes a greatest return code to be a success")
+        return Judgement(Result.FAILURE, f"ended as {status}, which counts as a success only with --max-rc")
     if return_code is None:
         if max_rc is None:
             return Judgement(Result.SUCCESS, f"{status}, without a return code")

@@ -52,7 +52,7 @@ from m2async.submitting.resends import Resends
 from m2async.submitting.tokens import Tokens
 
 _OF_ONE_JOB = (IllegalTransitionError, ManifestChangedError)
-"""What the ledger has against a single job: another of its key is under way, or was another request."""
+"""Ledger errors that concern one job only: its key is in flight, or was used for another request."""
 
 
 class StartsBatchJobs(Protocol):
@@ -291,7 +291,7 @@ class Submitter:
             job.ended(self._unknown(job, job.in_doubt))
 
     async def _take_on(self, job: Submission, scope: anyio.CancelScope) -> None:
-        """Take a job to its outcome, or as far as it goes at present."""
+        """Run a job until it has an outcome or must wait."""
         if self._lanes is not None and not self._lanes.enter(job):
             return
         outcome: Outcome | None = None

@@ -91,7 +91,7 @@ async def test_the_next_command_keeps_its_own_pace(tmp_path: Path) -> None:
         assert (await m2async(*told, url=endpoint.url)).code == 0
         late = await m2async("rate", "night", "80", "--ledger", tmp_path / "ledger.db")
     assert late.code == 2
-    assert late.err == ("m2async: run night is not in progress: give --rate to the command that goes on with it\n")
+    assert late.err == "m2async: run night is not in progress: give --rate to `m2async resume night`\n"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ async def test_the_next_command_keeps_its_own_pace(tmp_path: Path) -> None:
         (["rate", "night", "0"], "rate must be above 0 and finite, not 0"),
         (["rate", "night", "5", "--burst", "0.5"], "burst must be at least 1 and finite, not 0.5"),
         (["rate", "night", "fast"], "Input should be a valid number"),
-        (["submit", "jobs.csv", "--adaptive", "--rate", "5"], "--adaptive looks for the rate that --rate gives"),
+        (["submit", "jobs.csv", "--adaptive", "--rate", "5"], "give --adaptive or --rate, not both"),
         (["submit", "jobs.csv", "--application-rate", "app"], "--application-rate app: must be APP=RATE or"),
         (["submit", "jobs.csv", "--application-rate", "app=0"], "rate must be above 0"),
         (["submit", "jobs.csv", "--application-rate", "a b=1"], "white space"),

@@ -67,7 +67,7 @@ async def test_the_text_has_what_to_use_and_fits_a_terminal(url: str) -> None:
     assert told is not None
     assert float(told[1]) == pytest.approx(100, rel=0.05)
     assert float(told[2]) == pytest.approx(0.98 * float(told[1]), abs=1)
-    assert "Throttling is counted before validation" in text
+    assert "Calls count before they are validated" in text
     assert "m2 L-LOCAL001" in text
     assert max(map(len, lines)) <= 80
     assert await really_started(url) == []
@@ -80,7 +80,7 @@ async def test_steps_have_a_line_each(url: str) -> None:
     assert (found["rate"], found["throttled"], found["profile"]) == (None, 0, "steps")
     shown = await m2async("probe", "--steps", "20,40", "--seconds", "0.5", url=url)
     assert "40/s" in shown.out
-    assert "refused: the service may count after" in shown.out.replace("\n", " ")
+    assert "this says nothing about valid calls" in shown.out.replace("\n", " ")
 
 
 # What it must not do

@@ -363,7 +363,7 @@ async def test_every_bad_row_is_reported_at_once(tmp_path: Path) -> None:
         (["jobs.csv", "-a", "x", "--param", "AB=1", "--param", "AB=2"], "AB is given twice"),
         (["jobs.csv", "-a", "x", "--rate", "0"], "--rate must be above 0"),
         (["jobs.csv", "-a", "x", "--rate", "5", "--burst", "0"], "--burst must be at least 1"),
-        (["jobs.csv", "-a", "x", "--burst", "5"], "--burst goes with --rate"),
+        (["jobs.csv", "-a", "x", "--burst", "5"], "--burst needs --rate"),
         (["jobs.csv", "-a", "x", "--concurrency", "0"], "--concurrency"),
         (["jobs.csv", "-a", "x", "--timeout", "0"], "--timeout must be above 0"),
         (["jobs.csv", "-a", "x", "--on-unknown", "guess"], "--on-unknown"),

@@ -54,7 +54,7 @@ def test_a_file_may_define_several_applications(tmp_path: Path) -> None:
     [
         ("", ":1: column 1: not JSON: Expecting value"),
         ('{"jobs": [\n}', ":2: column 1: not JSON: Expecting value"),
-        ('{"jobs": NaN}', ": not JSON: NaN is not a number of JSON"),
+        ('{"jobs": NaN}', ": not JSON: NaN is not a JSON number"),
         ("[" * 100_000, ": not JSON: maximum recursion depth exceeded"),
         ("[]", ": Expected `object`, got `array`"),
         ("{}", ': exactly one of "jobs" and "applications" must be given'),

@@ -96,7 +96,7 @@ async def test_a_port_that_is_taken_is_refused_with_the_reason() -> None:
     [
         ({"rate": 0}, "rate must be above 0"),
         ({"rate": 5, "burst": 0.5}, "burst must be at least 1"),
-        ({"burst": 5}, "give a rate as well"),
+        ({"burst": 5}, "burst needs a rate"),
         ({"extra_applications": ["a b"]}, "no white space"),
         ({"extra_applications": [".."]}, "dot segment"),
         ({"faults": {"500": 2}}, "share"),

@@ -30,7 +30,7 @@ def findings(**given: Any) -> Findings:
         "quotas": (Quota(quota_code="L-12345678", service_code="m2", calls=100),), "timeline": tuple(spans),
         "latency": latencies.figures(), "latency_curve": tuple(latencies.curve()), "steps": (step,), "late": 0.004,
         "run": None, "started": (), "cancelled": (), "had_ended": (), "not_cancelled": (), "interrupted": False,
-        "notes": ("Throttling is counted before validation.",), **given,
+        "notes": ("Calls count before they are validated.",), **given,
     }  # fmt: skip
     return Findings(**fields)
 
@@ -43,7 +43,7 @@ async def test_what_a_probe_found_is_summed_up_and_drawn(tmp_path: Path) -> None
         verdict = await page.inner_text(".verdict")
         assert "The quota is about 30.2 calls a second, bursts of 12 calls" in verdict
         assert "m2async submit MANIFEST --rate 29.6 --burst 11" in verdict
-        assert "Throttling is counted before validation." in verdict
+        assert "Calls count before they are validated." in verdict
         assert await page.locator(".drawing .wide svg path[stroke]").count() >= 3
         assert "100 were throttled, 25 % of them" in await page.locator(".drawing").nth(0).get_attribute("aria-label")
         assert "L-12345678 m2" in await page.inner_text("section[aria-labelledby=answers]")

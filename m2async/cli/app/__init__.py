@@ -1,4 +1,4 @@
-"""The commands and their options; what they do is in the modules named after them, imported when they run."""
+"""The commands and their options. What a command does is in a module of its name, imported when it runs."""
 
 from __future__ import annotations
 

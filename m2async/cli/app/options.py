@@ -16,10 +16,10 @@ Params = Annotated[
 ]
 Region = Annotated[str | None, typer.Option("--region", help="AWS region; by default as for the AWS CLI.")]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="AWS profile; by default as for the AWS CLI.")]
-EndpointUrl = Annotated[str | None, typer.Option("--endpoint-url", help="URL of another endpoint than AWS's.")]
+EndpointUrl = Annotated[str | None, typer.Option("--endpoint-url", help="Endpoint URL, if not AWS's own.")]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="S", help="Seconds to wait for an answer.")]
 LedgerUrl = Annotated[
-    str | None, typer.Option("--ledger", metavar="URL", help="Ledger, a file; by default one in your state folder.")
+    str | None, typer.Option("--ledger", metavar="URL", help="Ledger file; by default one in your state folder.")
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run: see m2async runs.")]
 RowKey = Annotated[str, typer.Option("--key", metavar="K", help="The row's key.")]
@@ -27,20 +27,18 @@ OnlyKeys = Annotated[list[str] | None, typer.Option("--key", metavar="K", help="
 CallRate = Annotated[float, typer.Option("--rate", metavar="R", help="Calls a second at most.")]
 Rate = Annotated[
     float | None,
-    typer.Option("--rate", metavar="R", help="Calls a second at most; by default the quota is looked for."),
+    typer.Option("--rate", metavar="R", help="Calls a second at most; by default m2async finds the quota."),
 ]
 Burst = Annotated[
     float | None, typer.Option("--burst", metavar="B", help="Calls that may go out at once; with --rate. [1]")
 ]
 Adaptive = Annotated[
     bool,
-    typer.Option("--adaptive", metavar="", help="Find the quota and keep just below it; so without --rate."),
+    typer.Option("--adaptive", metavar="", help="Find the quota and keep just below it (the default without --rate)."),
 ]
 ApplicationRate = Annotated[
     list[str] | None,
-    typer.Option(
-        "--application-rate", metavar="APP=R[,B]", help="Rate and burst of one application besides. Repeatable."
-    ),
+    typer.Option("--application-rate", metavar="APP=R[,B]", help="A further limit for one application. Repeatable."),
 ]
 Concurrency = Annotated[
     int, typer.Option("--concurrency", metavar="N", min=1, max=10_000, help="Calls under way at once, at most.")
@@ -50,10 +48,15 @@ OnUnknownChoice = Annotated[
     typer.Option("--on-unknown", help="A job that may have started: look for it, report it, or risk it twice."),
 ]
 Settle = Annotated[
-    float, typer.Option("--settle", metavar="S", min=0, help="Seconds until the service's list shows an execution.")
+    float, typer.Option("--settle", metavar="S", min=0, help="Seconds until the service lists a new execution.")
 ]
 Exact = Annotated[
-    bool, typer.Option("--exact", metavar="", help="One unanswered start per job name: no doubt, but slower.")
+    bool,
+    typer.Option(
+        "--exact",
+        metavar="",
+        help="At most one unanswered start per job name, so a lost answer can be resolved; slower.",
+    ),
 ]
 Hold = Annotated[
     float,
@@ -64,21 +67,23 @@ JobOutput = Annotated[
 ]
 MaxRunning = Annotated[
     int | None,
-    typer.Option("--max-running", metavar="N", min=1, help="Executions in progress at once in each application."),
+    typer.Option(
+        "--max-running", metavar="N", min=1, help="Executions in progress at once in each application, at most."
+    ),
 ]
 MaxRc = Annotated[
     list[str] | None,
     typer.Option(
         "--max-rc",
         metavar="[KEY=]N",
-        help="Greatest return code of a success, for the run or for one row; kept in the ledger. Repeatable.",
+        help="Highest return code that is a success, for the run or for one row; kept in the ledger. Repeatable.",
     ),
 ]
 Wait = Annotated[
-    bool, typer.Option("--wait", metavar="", help="Follow the jobs to their ends, and print what each came to.")
+    bool, typer.Option("--wait", metavar="", help="Follow the jobs until they end, and print each result.")
 ]
 LogFile = Annotated[
-    str | None, typer.Option("--log-file", metavar="F", help="Append one JSON line an event to this file.")
+    str | None, typer.Option("--log-file", metavar="F", help="Append each event to this file, as a line of JSON.")
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", metavar="", help="No progress bar and no summary.")]
 Listing = Annotated[Literal["table", "json", "jsonl"], typer.Option("--output", help="How to print the list.")]

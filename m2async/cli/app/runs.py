@@ -1,4 +1,4 @@
-"""The commands on what has become of a run, which go by the ledger."""
+"""The commands on a run in the ledger: what became of it, and what to do next."""
 
 from __future__ import annotations
 
@@ -45,23 +45,22 @@ def status(run_name: RunName, ledger: LedgerUrl = None, output: Listing = "table
 
 
 @commands.command(
-    help="Show a run as it goes: throughput, states, throttles, what is left, until it has ended.\n\n"
-    "It only reads the ledger: start it at any time, from any terminal. Where the output is no terminal it prints "
-    "plain lines. Exit code: 0 the run has ended; 2 there is no such run; 130 after Ctrl-C, which the run does not "
-    "notice.",
+    help="Show a run while it goes on: throughput, states, throttles, and what is left.\n\n"
+    "It only reads the ledger: start it at any time, from any terminal. To a file or a pipe it prints plain lines. "
+    "Exit code: 0 the run has ended; 2 there is no such run; 130 after Ctrl-C, which does not stop the run.",
     epilog="Example: m2async watch nightly-1a2b3c4d",
 )
 def watch(run_name: RunName, ledger: LedgerUrl = None) -> None:
-    """Show a run as it goes."""
+    """Show a run while it goes on."""
     from m2async.cli.watch import watch as command
 
     command(ledger, run_name)
 
 
 @commands.command(
-    help="Serve a page with the runs of the ledger, on this machine alone, until it is interrupted.\n\n"
-    "Prints its URL, with a token in it, on the first line. A run in progress can be given another rate there, be "
-    "paused and stopped, and executions can be cancelled, for which alone the service is called.",
+    help="Serve a page with the runs of the ledger, on this machine only, until Ctrl-C.\n\n"
+    "The first line printed is its URL, which holds a token. On the page you can set the rate of a run in progress, "
+    "pause it, stop it, and cancel executions. Only cancelling needs AWS credentials.",
     epilog="Example: m2async dashboard --port 8200",
 )
 def dashboard(
@@ -80,9 +79,9 @@ def dashboard(
 
 
 @commands.command(
-    help="Follow the executions of a run until all have ended, and print what each came to.\n\n"
-    "It may be started at any time, from any terminal, also while the run is being submitted, and as often as you "
-    "like. Exit code: 0 every job of the run succeeded; 1 some failed, are unknown or were not started; 2 bad input; "
+    help="Follow the executions of a run until all have ended, and print each result.\n\n"
+    "Start it at any time, from any terminal, as often as you like, even while the run is being submitted. "
+    "Exit code: 0 every job of the run succeeded; 1 some failed, are unknown or were not started; 2 bad input; "
     "3 stopped early; 130 or 143 after SIGINT or SIGTERM.",
     epilog="Example: m2async track nightly-1a2b3c4d --max-rc 4",
 )
@@ -109,7 +108,8 @@ def track(
 
 @commands.command(
     help="Cancel the executions of a run that have not ended: all, or those of a key or a status.\n\n"
-    "It does not ask. Exit code: 0 each was cancelled or had ended; 1 some could not be; 3 stopped early.",
+    "It does not ask for confirmation. Exit code: 0 each was cancelled or had ended; 1 some could not be cancelled; "
+    "3 stopped early.",
     epilog="Example: m2async cancel nightly-1a2b3c4d --status Holding",
 )
 def cancel(
@@ -137,13 +137,13 @@ def cancel(
 
 @commands.command(
     help="Restart the failed executions of a run, each from the step where it failed, and go on with the run.\n\n"
-    "What failed is what m2async track says so of. A restart is a new attempt of the same row; rows that were not "
-    "started are started, as m2async resume does.",
+    "A job has failed if m2async track says so. A restart is a new attempt of the same row. Rows that were not "
+    "started are started, as with m2async resume.",
     epilog="Example: m2async restart nightly-1a2b3c4d --failed --from-step STEP15 --wait",
 )
 def restart(
     run_name: RunName,
-    failed: Annotated[bool, typer.Option("--failed", metavar="", help="Those that failed; has to be given.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", metavar="", help="Restart what failed; required.")] = False,
     key: OnlyKeys = None,
     from_step: Annotated[
         str | None,
@@ -183,7 +183,7 @@ def logs(
     key: RowKey,
     ledger: LedgerUrl = None,
     endpoint_url: Annotated[
-        str | None, typer.Option("--endpoint-url", help="URL of CloudWatch Logs, if another than AWS's.")
+        str | None, typer.Option("--endpoint-url", help="URL of CloudWatch Logs, if not AWS's own.")
     ] = None,
     region: Region = None,
     profile: ProfileName = None,
@@ -208,14 +208,14 @@ def export(
 
 
 @commands.command(
-    help="Write a page that shows a run: one file, which needs no network and can be passed on.\n\n"
-    "It has no job parameters, as they may be personal data. A run in progress is shown as it is.",
+    help="Write a page that shows a run: one file that needs no network and can be passed on.\n\n"
+    "Job parameters are left out, as they may be personal data. A run in progress is shown as it is now.",
     epilog="Example: m2async report nightly-1a2b3c4d -o report.html",
 )
 def report(
     run_name: RunName,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="Where to; - for stdout. [RUN.html]")
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="File to write; - for stdout. [RUN.html]")
     ] = None,
     ledger: LedgerUrl = None,
 ) -> None:
@@ -236,7 +236,7 @@ def reconcile(
     timeout: Timeout = 60.0,
     output: Listing = "table",
 ) -> None:
-    """Look for the executions of a run's unknown jobs; nothing is sent."""
+    """Look for the executions of a run's unknown jobs; start nothing."""
     from m2async.cli.reconcile import reconcile as command
     from m2async.cli.service import Service
 
@@ -253,7 +253,7 @@ def resolve(
     not_started: Annotated[bool, typer.Option("--not-started", metavar="", help="It was not started.")] = False,
     ledger: LedgerUrl = None,
 ) -> None:
-    """Say what became of an unknown job, where nobody else can tell."""
+    """Write down what became of an unknown job, once you have found out."""
     from m2async.cli import ledgers
 
     ledgers.resolve(ledger, run_name, key, started, not_started=not_started)

@@ -1,4 +1,4 @@
-"""The commands on the service itself: its quota, its applications, and a local one."""
+"""The commands on the service itself: its quota, its applications and jobs, and a local stand-in."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ commands = typer.Typer()
 
 @commands.command(
     help="Find the quota of StartBatchJob: its rate and burst, by an open-loop load test.\n\n"
-    "By default nothing can be started: calls name an application that does not exist or, with -a, a job that none "
-    "defines. The rate goes up until calls are throttled. Exit code: 0 it ran to its end; 1 some started jobs could "
+    "By default no job starts: every call names an application that does not exist or, with -a, a job that it does "
+    "not define. The rate rises until calls are throttled. Exit code: 0 it ran to its end; 1 some started jobs could "
     "not be cancelled; 2 bad input, nothing was sent; 3 stopped early; 130 or 143 after SIGINT or SIGTERM.",
     epilog="Example: m2async probe --region eu-central-1 --output json",
 )
@@ -34,10 +34,12 @@ def probe(
     ] = None,
     max_rate: Annotated[float, typer.Option("--max-rate", metavar="R", help="Calls a second at most.")] = 2_000.0,
     max_calls: Annotated[int, typer.Option("--max-calls", metavar="N", min=1, help="Calls at most.")] = 20_000,
-    max_seconds: Annotated[float, typer.Option("--max-seconds", metavar="S", help="Seconds of calls at most.")] = 60.0,
+    max_seconds: Annotated[
+        float, typer.Option("--max-seconds", metavar="S", help="Seconds of sending at most.")
+    ] = 60.0,
     start_real_jobs: Annotated[
         bool,
-        typer.Option("--start-real-jobs", metavar="", help="Start the job that is named, and cancel each start of it."),
+        typer.Option("--start-real-jobs", metavar="", help="Start the named job, and cancel all that was started."),
     ] = False,
     script: Annotated[
         str | None, typer.Option("--script", metavar="NAME", help="Script to start, with --start-real-jobs.")
@@ -52,7 +54,7 @@ def probe(
     timeout: Timeout = 10.0,
     output: Annotated[Literal["text", "json"], typer.Option("--output", help="How to print what was found.")] = "text",
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write a page of it as well, in one HTML file.")
+        Path | None, typer.Option("--report", metavar="FILE", help="Write the findings as a page, too: one HTML file.")
     ] = None,
     log_file: LogFile = None,
 ) -> None:
@@ -71,8 +73,8 @@ def probe(
 
 
 @commands.command(
-    help="Serve a local endpoint that behaves as the service does, until it is interrupted.\n\n"
-    "Prints its URL on the first line. Any AWS SDK can use it, with an access key whose secret is the same text, such "
+    help="Serve a local endpoint that behaves like the service, until Ctrl-C.\n\n"
+    "The first line printed is its URL. Any AWS SDK can use it; access key id and secret must be the same text, such "
     "as local and local. Faults: 500, throttle, drop-before-accept, accept-then-500, accept-then-drop, "
     "accept-then-hang, latency.",
     epilog="Example: m2async local --rate 20 --burst 40 --fault accept-then-drop=0.05",
@@ -83,7 +85,7 @@ def local(
         float | None, typer.Option("--rate", metavar="R", help="StartBatchJob quota, calls a second.")
     ] = None,
     burst: Annotated[
-        float | None, typer.Option("--burst", metavar="B", help="Burst of the quota; by default a second's.")
+        float | None, typer.Option("--burst", metavar="B", help="Burst of the quota; by default one second of calls.")
     ] = None,
     fault: Annotated[
         list[str] | None,
@@ -120,7 +122,7 @@ def jobs(
     application: Annotated[
         str | None, typer.Option("-a", "--application", metavar="APP", help="Only this application.")
     ] = None,
-    prefix: Annotated[str | None, typer.Option("--prefix", help="Only jobs whose names begin so.")] = None,
+    prefix: Annotated[str | None, typer.Option("--prefix", help="Only jobs whose names begin with this.")] = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     profile: ProfileName = None,

@@ -1,4 +1,4 @@
-"""The commands that submit a run, and those that a run in progress is told something by."""
+"""The commands that submit a run, and those that steer a run in progress."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ commands = typer.Typer()
 
 @commands.command(
     help="Start every job of a manifest, and print what became of each.\n\n"
-    "The whole manifest is checked before anything is sent. Exit code: 0 every job was started; 1 some were rejected "
-    "or may or may not have been started; 2 bad input, nothing was sent; 3 stopped early; 130 or 143 after SIGINT or "
-    "SIGTERM.",
+    "The whole manifest is checked before anything is sent. Exit code: 0 every job was started; 1 some were rejected, "
+    "or it is not known whether they started; 2 bad input, nothing was sent; 3 stopped early; 130 or 143 after SIGINT "
+    "or SIGTERM.",
     epilog="Example: m2async submit nightly.csv -a ab2cdefghijklmnopqrstuvwxy --rate 20 --burst 40",
 )
 def submit(
@@ -57,14 +57,14 @@ def submit(
     max_rc: MaxRc = None,
     ledger: LedgerUrl = None,
     run_name: Annotated[
-        str | None, typer.Option("--run", metavar="NAME", help="Run in the ledger; by default the manifest's.")
+        str | None, typer.Option("--run", metavar="NAME", help="Name of the run; by default made from the manifest.")
     ] = None,
     on_unknown: OnUnknownChoice = "adopt",
     settle: Settle = 5.0,
     exact: Exact = False,
     hold: Hold = 60.0,
     no_preflight: Annotated[
-        bool, typer.Option("--no-preflight", metavar="", help="Do not look first whether applications and jobs exist.")
+        bool, typer.Option("--no-preflight", metavar="", help="Skip the check that applications and jobs exist.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", metavar="", help="Print what would be sent, and send nothing.")
@@ -76,7 +76,8 @@ def submit(
         float | None, typer.Option("--local-rate", metavar="R", help="Quota of the local endpoint, calls a second.")
     ] = None,
     local_burst: Annotated[
-        float | None, typer.Option("--local-burst", metavar="B", help="Burst of that quota; by default a second's.")
+        float | None,
+        typer.Option("--local-burst", metavar="B", help="Burst of that quota; by default one second of calls."),
     ] = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
@@ -96,7 +97,7 @@ def submit(
     from m2async.cli.track import parse_rules
 
     if not local and (local_rate is not None or local_burst is not None):
-        fail("--local-rate and --local-burst are the quota of --local, which is not given", BAD_INPUT)
+        fail("--local-rate and --local-burst need --local", BAD_INPUT)
     run(
         What(manifest, application, parse_params(param or []), not no_preflight),
         Pace(rate, burst, adaptive, parse_rates(application_rate or []), concurrency, on_unknown, settle, exact, hold),
@@ -110,7 +111,7 @@ def submit(
 
 
 @commands.command(
-    help="Check a manifest, and whether the applications run and define the jobs that it names; start nothing.\n\n"
+    help="Check a manifest, and that its applications run and define its jobs; start nothing.\n\n"
     "What the service does not list cannot be checked: jobs in S3 buckets, restarts, and scripts of an application "
     "that lists none. Exit code: 0 nothing wrong was found; 2 something is wrong; 3 no credentials.",
     epilog="Example: m2async check nightly.csv -a ab2cdefghijklmnopqrstuvwxy",
@@ -189,7 +190,7 @@ def rate(
 
 @commands.command(epilog="Example: m2async pause nightly-1a2b3c4d")
 def pause(run_name: RunName, ledger: LedgerUrl = None) -> None:
-    """Let a run in progress send nothing more for now, from another terminal."""
+    """Pause a run in progress, from another terminal."""
     from m2async.cli.orders import pause as command
 
     command(ledger, run_name)
@@ -205,7 +206,7 @@ def unpause(run_name: RunName, ledger: LedgerUrl = None) -> None:
 
 @commands.command(epilog="Example: m2async stop nightly-1a2b3c4d")
 def stop(run_name: RunName, ledger: LedgerUrl = None) -> None:
-    """End a run in progress, as Ctrl-C does, from another terminal; its executions go on."""
+    """End the submission of a run, as Ctrl-C does, from another terminal; its executions go on."""
     from m2async.cli.orders import stop as command
 
     command(ledger, run_name)

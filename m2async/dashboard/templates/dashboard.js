@@ -69,7 +69,7 @@
       });
       answer = await response.json();
     } catch {
-      answer = {error: "The dashboard did not answer: nothing is known to have been done."};
+      answer = {error: "The dashboard did not answer: it is not known whether that was done."};
     }
     said.textContent = answer.error ?? answer.said;
     said.classList.toggle("trouble", "error" in answer);
