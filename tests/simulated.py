@@ -68,7 +68,8 @@ class Simulation:
         path = request.raw_path
         kind = "ids" if "executionIds=" in path else "window" if "startedAfter=" in path else path.rpartition("/")[2]
         self.calls[kind] += 1
-        return self.fail(path) or await self._handle(request)
+        failure = self.fail(path)
+        return await self._handle(request) if failure is None else failure
 
     def truth(self) -> dict[str, tuple[str, str | None]]:
         """Status and return code of every execution, as they are now."""
