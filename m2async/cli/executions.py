@@ -8,8 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import typer
 
 from m2async.cli.ledgers import existing_ledger
-from m2async.cli.listings import Form
-from m2async.cli.output import BAD_INPUT, emit_list, fail, say
+from m2async.cli.output import BAD_INPUT, Form, emit_list, fail, say
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service

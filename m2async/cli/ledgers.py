@@ -12,8 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from m2async.cli.listings import Form
-from m2async.cli.output import BAD_INPUT, emit, emit_list, fail, say
+from m2async.cli.output import BAD_INPUT, Form, emit, emit_list, fail, say
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.figures import count_results

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Literal
+from typing import Any
 
-from m2async.cli.output import emit_list
+from m2async.cli.output import Form, emit_list
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.client import M2Client
 
-Form = Literal["table", "json", "jsonl"]
 Fields = dict[str, Any]
 
 

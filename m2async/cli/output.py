@@ -12,6 +12,9 @@ import typer
 
 from m2async.texts import visible
 
+Form = Literal["table", "json", "jsonl"]
+"""How a list is printed."""
+
 BAD_INPUT = 2
 STOPPED = 3
 
@@ -47,9 +50,7 @@ def emit_json(value: object) -> None:
     emit(json.dumps(value, ensure_ascii=False))
 
 
-def emit_list(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: Literal["table", "json", "jsonl"]
-) -> None:
+def emit_list(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: Form) -> None:
     """Print rows as a table, as one JSON array, or as a line of JSON each."""
     if form == "json":
         emit(json.dumps(rows, ensure_ascii=False, indent=2))

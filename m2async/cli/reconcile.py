@@ -9,8 +9,7 @@ import typer
 
 from m2async.certainty import Decision, Doubts, write_decision
 from m2async.cli.ledgers import existing_ledger, line, some
-from m2async.cli.listings import Form
-from m2async.cli.output import BAD_INPUT, STOPPED, emit_list, fail, say
+from m2async.cli.output import BAD_INPUT, STOPPED, Form, emit_list, fail, say
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
