@@ -14,7 +14,7 @@ class Keys:
     """Takes the key of each row; this one does not look whether it came before. Close it in the end.
 
     `numbers` says that it wants the key of every row, also where that is the row's number and cannot come twice;
-    `taken` counts the sound ones, where anybody counts.
+    `taken` counts the sound ones.
     """
 
     numbers = False
@@ -26,6 +26,7 @@ class Keys:
             raise RowError(RowProblem("key", f"{shown(key)}: must be a text{quoted_hint(key)}"))
         if not is_key(key):
             raise RowError(RowProblem("key", f"{shown(key)}: {KEY_RULE}"))
+        self.taken += 1
         return key
 
     def close(self) -> None:
@@ -49,7 +50,6 @@ class UniqueKeys(Keys):
 
     def take(self, key: object, line: int) -> str:
         key = super().take(key, line)
-        self.taken += 1
         if self._execute("INSERT OR IGNORE INTO keys (key, line) VALUES (?, ?)", (key, line)).rowcount:
             return key
         before = self.lines_of([key])[key]
@@ -79,7 +79,6 @@ class LinesOfKeys(Keys):
 
     def take(self, key: object, line: int) -> str:
         key = super().take(key, line)
-        self.taken += 1
         if key in self._wanted:
             self.lines.setdefault(key, line)
         return key

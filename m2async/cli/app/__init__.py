@@ -6,7 +6,7 @@ import typer
 
 from m2async.cli.app import runs, service, submission
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="m2async",
     help="Start AWS Mainframe Modernization batch jobs in bulk.",
     no_args_is_help=True,
@@ -14,5 +14,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (submission, runs, service):
-    app.add_typer(part.commands)
+app.add_typer(submission.commands)
+app.add_typer(runs.commands)
+app.add_typer(service.commands)

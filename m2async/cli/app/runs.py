@@ -25,7 +25,7 @@ from m2async.cli.app.options import (
     Wait,
 )
 
-commands = typer.Typer()
+commands: typer.Typer = typer.Typer()
 
 
 @commands.command(epilog="Example: m2async runs --output json")

@@ -9,7 +9,7 @@ import typer
 
 from m2async.cli.app.options import EndpointUrl, LedgerUrl, Listing, LogFile, ProfileName, Region, Timeout
 
-commands = typer.Typer()
+commands: typer.Typer = typer.Typer()
 
 
 @commands.command(

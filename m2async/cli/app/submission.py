@@ -33,7 +33,7 @@ from m2async.cli.app.options import (
     Wait,
 )
 
-commands = typer.Typer()
+commands: typer.Typer = typer.Typer()
 
 
 @commands.command(
