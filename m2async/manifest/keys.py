@@ -9,6 +9,12 @@ from collections.abc import Set as AbstractSet
 from m2async.keys import KEY_RULE, is_key
 from m2async.manifest.rows import RowError, RowProblem, quoted_hint, shown
 
+_NO_ROOM = "its keys cannot be compared, for which they go into a temporary file (in TMPDIR, if that is set)"
+
+
+class NoRoomForKeysError(Exception):
+    """The keys cannot be written where they are compared."""
+
 
 class Keys:
     """Takes the key of each row; this one does not look whether it came before. Close it in the end.
@@ -38,7 +44,7 @@ class UniqueKeys(Keys):
 
     They are in a table of SQLite's, which takes little memory: what is more goes into a temporary file that nobody
     else can open, and that is gone with the table, also after a crash. Where that cannot be written, `take` raises
-    sqlite3.Error.
+    NoRoomForKeysError.
     """
 
     def __init__(self) -> None:
@@ -50,7 +56,11 @@ class UniqueKeys(Keys):
 
     def take(self, key: object, line: int) -> str:
         key = super().take(key, line)
-        if self._execute("INSERT OR IGNORE INTO keys (key, line) VALUES (?, ?)", (key, line)).rowcount:
+        try:
+            taken = self._execute("INSERT OR IGNORE INTO keys (key, line) VALUES (?, ?)", (key, line))
+        except sqlite3.Error as exc:
+            raise NoRoomForKeysError(f"{_NO_ROOM}: {exc}") from exc
+        if taken.rowcount:
             return key
         before = self.lines_of([key])[key]
         if before == line:

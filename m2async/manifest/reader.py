@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sqlite3
 from collections.abc import Generator, Iterator, Mapping, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -17,7 +16,7 @@ from m2async.errors import ManifestError, ManifestProblem
 from m2async.manifest.csv_rows import csv_rows
 from m2async.manifest.dependencies import Dependencies
 from m2async.manifest.jsonl_rows import jsonl_rows
-from m2async.manifest.keys import Keys, LinesOfKeys, UniqueKeys
+from m2async.manifest.keys import Keys, LinesOfKeys, NoRoomForKeysError, UniqueKeys
 from m2async.manifest.rows import COLUMNS, PARAM, ManifestRow, RequestMaker, problem
 from m2async.manifest.source import Source
 from m2async.manifest.yaml_rows import TOP_LEVEL, yaml_rows
@@ -27,7 +26,6 @@ ManifestFormat: TypeAlias = Literal["csv", "jsonl", "yaml"]
 _Entries: TypeAlias = Generator[ManifestRow | ManifestError, None, None]
 
 _MAX_PROBLEMS = 1_000
-_NO_ROOM = "its keys cannot be compared, for which they go into a temporary file (in TMPDIR, if that is set)"
 _ROWS_OF_FORMAT = {"csv": csv_rows, "jsonl": jsonl_rows, "yaml": yaml_rows}
 _FORMAT_OF_SUFFIX: Mapping[str, ManifestFormat] = {
     ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".yaml": "yaml", ".yml": "yaml",
@@ -215,8 +213,8 @@ class _OpenManifest:
             except ManifestError as error:
                 count += 1
                 yield error
-            except sqlite3.Error as error:
-                yield ManifestError([problem(self._name, None, None, f"{_NO_ROOM}: {error}")])
+            except NoRoomForKeysError as error:
+                yield ManifestError([problem(self._name, None, None, str(error))])
                 return
         if dependencies.after and not isinstance(keys, LinesOfKeys):
             lines, known = self._lines(keys, dependencies.named())
