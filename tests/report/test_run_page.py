@@ -74,7 +74,7 @@ async def test_a_real_night_is_summed_up_and_drawn_and_nothing_leaves_the_page(t
     unknown = next(count for state, count in counts.items() if state.label == "unknown")
     async with chromium() as browser, tab(browser, dark=dark) as page:
         await shown(page, path)
-        assert f"of {unknown} jobs it is not known" in await page.inner_text(".verdict h2")
+        assert f"it is not known whether {unknown} jobs started" in await page.inner_text(".verdict h2")
         drawn = await page.evaluate(
             """() => [...document.querySelectorAll(".drawing .wide svg")].map(svg =>
                 [...svg.querySelectorAll("path")].map(path => path.getBBox())
