@@ -21,8 +21,9 @@ def check(path: str, application: str | None, params: dict[str, str], service: S
         manifest = Manifest(stack, path, application, params)
         summary = manifest.check()
         wanted = NamedJobs()
-        for _ in wanted.watch(manifest.rows({})):
-            pass
+        with manifest.rows({}) as rows:
+            for _ in wanted.watch(rows):
+                pass
         report = _look_up(service, wanted)
         for line in (*report.warnings, *report.notes):
             say(f"m2async: {line}")

@@ -91,9 +91,14 @@ class Manifest:
             show_problems(exc)
             raise typer.Exit(BAD_INPUT) from None
 
-    def rows(self, after: MutableMapping[str, Sequence[str]]) -> Iterator[ManifestRow]:
-        """Read it row by row, up to the first problem; keys that come twice are left to the ledger to find."""
-        return self._with_settings(read_manifest, unique_keys=False, after=after)
+    @contextlib.contextmanager
+    def rows(self, after: MutableMapping[str, Sequence[str]]) -> Iterator[Iterator[ManifestRow]]:
+        """Give its rows one by one, up to the first problem, and close it in the end.
+
+        Keys that come twice are left to the ledger to find.
+        """
+        with contextlib.closing(self._with_settings(read_manifest, unique_keys=False, after=after)) as rows:
+            yield rows
 
     def error(self, findings: Sequence[Finding]) -> ManifestError:
         """Say at which lines the rows stand that the findings are about."""

@@ -121,8 +121,9 @@ def _show_requests(manifest: Manifest, show: OutcomeOutput) -> None:
     lines = OutcomeLines(show.output)
     lines.fit(summary.rows, key_width=summary.key_width, job_width=summary.job_width)
     after: dict[str, Sequence[str]] = {}
-    for key, request in manifest.rows(after):
-        lines.request(key, request, after.get(key, ()))
+    with manifest.rows(after) as rows:
+        for key, request in rows:
+            lines.request(key, request, after.get(key, ()))
     say(f"{summary.rows:,} jobs would be started; nothing was sent")
 
 
@@ -346,9 +347,11 @@ class _SubmitCommand:
                 show_problems(manifest.error(report.findings))
                 raise typer.Exit(BAD_INPUT)
 
-        rows = manifest.rows(after)
         try:
-            with self._progress.checking(wanted.watch(rows) if self._planned.preflight else rows) as counted:
+            with (
+                manifest.rows(after) as rows,
+                self._progress.checking(wanted.watch(rows) if self._planned.preflight else rows) as counted,
+            ):
                 await run.plan(counted, after=after, check=look_up if self._planned.preflight else None)
         except asyncio.CancelledError:
             self._progress.stop()

@@ -51,7 +51,7 @@ def read_manifest(
     params: Mapping[str, str] | None = None,
     unique_keys: bool = True,
     after: MutableMapping[str, Sequence[str]] | None = None,
-) -> Iterator[ManifestRow]:
+) -> Generator[ManifestRow, None, None]:
     """Read a manifest row by row, as (key, request) pairs; a second row of the same key is an error.
 
     Memory does not grow with the number of rows, but for the keys that rows name in `after`: to find those that come
@@ -150,7 +150,7 @@ def _checked(entries: _Entries) -> tuple[ManifestSummary, list[ManifestProblem]]
 
 def _sound_rows(
     manifest: _OpenManifest, dependencies: Dependencies, *, unique_keys: bool, ordered: bool
-) -> Iterator[ManifestRow]:
+) -> Generator[ManifestRow, None, None]:
     with (
         closing(manifest.keys(unique=unique_keys, ordered=ordered)) as keys,
         closing(manifest.entries(keys, dependencies)) as entries,
