@@ -15,7 +15,8 @@ import pytest
 import m2async
 from m2async import LocalEndpoint, M2ServiceException, ScriptJob, StartBatchJob, errors
 from m2async.certainty.verdict import Verdict, verdict
-from tests.cli.terminal import COMMAND, settings
+from tests.cli import terminal
+from tests.cli.terminal import settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -68,9 +69,10 @@ def test_every_exception_of_a_call_without_an_answer_is_in_the_table() -> None:
 @pytest.mark.parametrize("line", re.findall(r"^m2async .*?(?=  +#)", README, re.MULTILINE))
 async def test_every_option_of_the_shown_commands_exists(line: str) -> None:
     command, *words = line.split()[1:]
-    shown = await anyio.run_process([COMMAND, command, "--help"], env={**settings(), "COLUMNS": "200"})
+    shown = await terminal.m2async(command, "--help", COLUMNS="200")
+    assert shown.code == 0
     for option in [word for word in words if word.startswith("-")]:
-        assert re.search(rf"(?<!\S){option}\b", shown.stdout.decode()), option
+        assert re.search(rf"(?<!\S){option}\b", shown.out), option
 
 
 async def test_the_example_of_the_library_runs(

@@ -31,6 +31,7 @@ from anyio.abc import ByteReceiveStream, Process
 
 import m2async
 from m2async.cli import main
+from m2async.cli.app import app
 
 _ROOT = Path(__file__).parents[2]
 
@@ -222,6 +223,9 @@ def _become(line: socket.socket, streams: Sequence[int]) -> None:
 if __name__ == "__main__":
     for module in pkgutil.walk_packages(m2async.__path__, "m2async."):
         importlib.import_module(module.name)
+    with contextlib.suppress(Exception):  # what a command imports when it parses its first number
+        app(["rate", "night", "fast"], standalone_mode=False)
+    anyio.run(anyio.sleep, 0, backend_options={"use_uvloop": True})
     gc.freeze()
     _serve(socket.socket(fileno=int(sys.argv[1])))
     main()

@@ -29,7 +29,7 @@ REAL = ("-a", APPLICATION, "--start-real-jobs", "--script", "POSTTRAN")
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
     """A local endpoint with a quota, in a process of its own."""
-    async with serving("--rate", "100", "--burst", "20") as url:
+    async with serving("--rate", "50", "--burst", "20") as url:
         yield url
 
 
@@ -48,7 +48,7 @@ async def test_it_finds_a_quota_and_starts_nothing(url: str, tmp_path: Path) -> 
     ended = await m2async("probe", "--output", "json", "--report", page, url=url)
     [found] = ended.lines
     assert ended.code == 0
-    assert found["rate"] == pytest.approx(100, rel=0.05)
+    assert found["rate"] == pytest.approx(50, rel=0.05)
     assert found["burst"] == pytest.approx(20, rel=0.1)
     assert found["use_rate"] < found["rate"]
     assert found["quotas"] == [{"quota_code": "L-LOCAL001", "service_code": "m2", "calls": found["throttled"]}]
@@ -65,7 +65,7 @@ async def test_the_text_has_what_to_use_and_fits_a_terminal(url: str) -> None:
     assert code == 0
     told = re.search(r"rate   (\S+)/s(?s:.*)use:   --rate (\S+) --burst \d+", text)
     assert told is not None
-    assert float(told[1]) == pytest.approx(100, rel=0.05)
+    assert float(told[1]) == pytest.approx(50, rel=0.05)
     assert float(told[2]) == pytest.approx(0.98 * float(told[1]), abs=1)
     assert "Calls count before they are validated" in text
     assert "m2 L-LOCAL001" in text

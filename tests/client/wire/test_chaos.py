@@ -25,7 +25,7 @@ from m2async import CallError, M2Client, ScriptJob, StartBatchJob, StartBatchJob
 from tests.scripted import ScriptedServer
 from tests.tls import server_context, write_authority
 
-CALLS = 2_000
+CALLS = 1_000
 WORKERS = 32
 APPLICATION = "carddemolocalapplication23"
 PADDING = {f"P{number:03}": "x" * 1_000 for number in range(480)}  # more than the buffers hold
