@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import subprocess
+import asyncio
 import time
 from pathlib import Path
 
@@ -9,25 +9,22 @@ import anyio.lowlevel
 import pytest
 
 from m2async import LocalEndpoint, open_ledger
-from tests.cli.terminal import COMMAND, m2async, settings
+from tests.cli.terminal import m2async, running, written
 from tests.cli.test_submit import executions, manifest
 
 
 async def test_the_rate_of_a_run_in_progress_is_set_from_another_terminal(tmp_path: Path) -> None:
     ledger, jobs = tmp_path / "ledger.db", manifest(tmp_path, 300)
     async with LocalEndpoint() as endpoint:
-        command = [COMMAND, "submit", jobs, "--run", "night", "--rate", "2", "--ledger", ledger, "--output", "jsonl"]
-        async with await anyio.open_process(
-            list(map(str, command)), env=settings(endpoint.url), stderr=subprocess.PIPE
-        ) as process:
+        submit = ("submit", jobs, "--run", "night", "--rate", "2", "--ledger", ledger, "--output", "jsonl")
+        async with running(*submit, url=endpoint.url) as process:
             assert process.stdout is not None
-            assert process.stderr is not None
             await process.stdout.receive()  # at 2 calls a second the rest would take two minutes
             told = await m2async("rate", "night", "5000", "--burst", "20", "--ledger", ledger)
             assert (told.code, told.out) == (0, "")
             assert told.err == "run night: 5000 calls a second, bursts of 20, from now on\n"
             with anyio.fail_after(30):
-                err = b"".join([piece async for piece in process.stderr]).decode()
+                err = (await written(process.stderr)).decode()
                 assert await process.wait() == 0
         assert len(await executions(endpoint)) == 300
     assert err.startswith("m2async: 5000 calls a second, bursts of 20, from now on\n300 of 300 jobs started")
@@ -36,11 +33,10 @@ async def test_the_rate_of_a_run_in_progress_is_set_from_another_terminal(tmp_pa
 async def test_a_run_in_progress_is_paused_goes_on_and_is_stopped_from_another_terminal(tmp_path: Path) -> None:
     ledger, jobs = tmp_path / "ledger.db", manifest(tmp_path, 2_000)
     async with LocalEndpoint() as endpoint:
-        command = [COMMAND, "submit", jobs, "--run", "night", "--rate", "50", "--ledger", ledger, "--output", "jsonl"]
-        async with await anyio.open_process(
-            list(map(str, command)), env=settings(endpoint.url), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        ) as process:
+        submit = ("submit", jobs, "--run", "night", "--rate", "50", "--ledger", ledger, "--output", "jsonl")
+        async with running(*submit, url=endpoint.url) as process:
             assert process.stderr is not None
+            printed = asyncio.ensure_future(written(process.stdout))
             with anyio.fail_after(60):
                 while not await executions(endpoint):
                     await anyio.lowlevel.checkpoint()
@@ -58,8 +54,9 @@ async def test_a_run_in_progress_is_paused_goes_on_and_is_stopped_from_another_t
                 while len(await executions(endpoint)) == paused:
                     await anyio.lowlevel.checkpoint()
                 assert (await m2async("stop", "night", "--ledger", ledger)).code == 0
-                said += b"".join([piece async for piece in process.stderr])
+                said += await written(process.stderr)
                 assert await process.wait() == 3
+                await printed
             started = len(await executions(endpoint))
     assert "stopped: told to stop from another terminal" in said.decode()
     assert paused < started < 2_000
