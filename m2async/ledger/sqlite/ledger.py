@@ -45,7 +45,7 @@ from m2async.ledger.sqlite import activity, decisions, dependencies, reads, trac
 from m2async.ledger.sqlite.file import translated
 from m2async.ledger.sqlite.group_commit import Writer, uninterrupted
 from m2async.ledger.sqlite.plan import Comparison, Planning
-from m2async.ledger.sqlite.run_lock import LockHeldError
+from m2async.ledger.sqlite.run_lock import LOOK, LockHeldError
 from m2async.ledger.sqlite.statements import migrations, named_statements
 from m2async.ledger.sqlite.storage import Storage
 from m2async.ledger.sqlite.writes import Batches, Place, Write, addition, decision, ended, intent
@@ -98,8 +98,13 @@ class SqliteLedger(Ledger):
         self._check_open()
         run = SqliteRun(self, name, manifest, digest)
         self._runs.add(run)
+        take = partial(self.writer.call, lambda: run.take(by_hand=by_hand))
         try:
-            await self.writer.call(lambda: run.take(by_hand=by_hand))
+            try:
+                await take()
+            except RunInUseError:  # perhaps by somebody who only looks, for a moment
+                await anyio.sleep(LOOK)
+                await take()
         except BaseException:
             await run.aclose()
             raise

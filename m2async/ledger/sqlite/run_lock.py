@@ -5,14 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import msgspec
 
-_LOOK = 0.02  # seconds: more than looking at a lock takes, which holds it for a moment
+LOOK = 0.02
+"""Seconds: more than looking at a lock takes."""
 
 
 class Holder(NamedTuple):
@@ -44,8 +44,10 @@ class RunLock:
 
     @classmethod
     def take(cls, path: Path, now: float) -> Self:
-        """Take the lock or raise LockHeldError; OSError where the file cannot be made."""
-        waited = False
+        """Take the lock or raise LockHeldError; OSError where the file cannot be made.
+
+        Whoever only looks at the lock has it as well, for a moment of less than `LOOK`.
+        """
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
@@ -58,11 +60,7 @@ class RunLock:
             except BlockingIOError:
                 holder = _holder(descriptor)
                 os.close(descriptor)
-                if waited:
-                    raise LockHeldError(holder) from None
-                time.sleep(_LOOK)
-                waited = True
-                continue
+                raise LockHeldError(holder) from None
             except BaseException:
                 os.close(descriptor)
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sqlite3
 import stat
@@ -26,6 +27,7 @@ from m2async.ledger import (
     RunInUseError,
     open_ledger,
 )
+from m2async.ledger.sqlite import ledger as ledger_module
 from m2async.ledger.sqlite import plan
 from m2async.ledger.sqlite.connection import integrity_problems
 from m2async.ledger.sqlite.ledger import SqliteLedger
@@ -360,7 +362,10 @@ def test_two_loops_write_one_file(path: Path) -> None:
     assert integrity_problems(path) == []
 
 
-def test_a_run_that_comes_and_goes_is_made_and_removed_by_one_at_a_time(path: Path) -> None:
+def test_a_run_that_comes_and_goes_is_made_and_removed_by_one_at_a_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "LOOK", 0.0)
     opened, in_use = list[int](), list[int]()
 
     async def use() -> None:
@@ -390,6 +395,37 @@ def test_a_run_that_comes_and_goes_is_made_and_removed_by_one_at_a_time(path: Pa
             0,
             0,
         )
+
+
+async def test_whoever_finds_a_run_in_use_does_not_keep_its_holder_from_writing(
+    sqlite: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "LOOK", 60.0)
+    async with planned(sqlite) as run, await SqliteLedger.open(FileStorage(path)) as other:
+        opening = asyncio.create_task(other.open_run("run"))
+        await asyncio.sleep(0)
+        for number in (1, 2):
+            await other.writer.call(lambda: None)  # behind its first try, and whatever it does then
+            await run.intend(number, 1, 1.0)
+        assert not opening.done()
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+
+async def test_whoever_looks_whether_a_run_is_in_use_keeps_nobody_from_opening_it(
+    sqlite: SqliteLedger, path: Path
+) -> None:
+    async with planned(sqlite):
+        pass
+    looking = os.open(f"{path}-run-1.lock", os.O_RDONLY | os.O_CREAT)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    opening = asyncio.create_task(sqlite.open_run("run"))
+    await asyncio.sleep(0)
+    await sqlite.writer.call(lambda: None)  # behind its first try
+    os.close(looking)
+    async with await opening:
+        pass
 
 
 async def test_two_ledgers_of_one_process_share_a_file_but_no_run(path: Path) -> None:

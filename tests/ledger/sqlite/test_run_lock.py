@@ -5,7 +5,6 @@ import os
 import stat
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -41,26 +40,6 @@ def test_looking_at_a_lock_tells_whether_it_is_held_and_leaves_it_as_it_is(tmp_p
     assert not is_held(path)
     path.touch()  # as a process leaves it that is killed
     assert not is_held(path)
-
-
-def test_whoever_looks_at_a_lock_keeps_nobody_from_taking_it(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    path.touch()
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.is_set():
-            is_held(path)
-            ended.wait(0.0001)  # a tracker looks now and then
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
-        for _ in range(200):
-            RunLock.take(path, 1.0).release()
-    finally:
-        ended.set()
-        looking.join()
 
 
 def test_a_released_lock_leaves_no_file(tmp_path: Path) -> None:
