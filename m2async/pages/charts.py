@@ -126,9 +126,9 @@ def _y_axis(top: float, ticks: int) -> dict[str, Any]:
 
 def _ticks(top: float, count: int) -> list[float]:
     """Give at most so many round numbers from 0 on, the last of them `top` or less than a step above it."""
-    if top <= 0:
-        return [0.0, 1.0]
     rough = top / count
+    if rough < 1e-300:  # nothing, or so little that its power of ten may be no number
+        return [0.0, 1.0]
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     return [step * index for index in range(math.ceil(top / step * 0.999) + 1)]
