@@ -9,14 +9,14 @@ import typer
 
 from m2async.certainty import Decision, Doubts, write_decision
 from m2async.cli.ledgers import existing_ledger, line, some
-from m2async.cli.output import BAD_INPUT, STOPPED, Form, emit_list, fail, say
+from m2async.cli.output import Form, emit_list, say
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.client import M2Client
 from m2async.clock import steady_time
-from m2async.errors import CallError, ConfigurationError, M2AsyncError
-from m2async.ledger import Ledger, LedgerAddressError, LedgerRow, RowState, Run, RunNotFoundError
+from m2async.errors import CallError
+from m2async.ledger import Ledger, LedgerRow, RowState, Run
 
 _COLUMNS = ("key", "application_id", "job", "state", "execution_id", "candidates")
 
@@ -34,12 +34,7 @@ def reconcile(run_name: str, service: Service, url: str | None, settle: float, f
                     await _look_for(unknown, client, ledger, opened, settle, waiting)
                 return [await opened.row(row.key) for row in unknown]
 
-    try:
-        rows = run(work)
-    except (ConfigurationError, LedgerAddressError, RunNotFoundError) as exc:
-        fail(str(exc), BAD_INPUT)
-    except M2AsyncError as exc:
-        fail(str(exc), STOPPED)
+    rows = run(work)
     shown = [line(row) for row in rows]
     if form == "table":
         shown = [fields | {"candidates": some(fields["candidates"])} for fields in shown]
