@@ -1,4 +1,4 @@
-"""Every log event and its fields: the only file that knows structlog.
+"""Every log event, and its fields.
 
 Events go to the host's structlog pipeline if the host has configured one, and otherwise to the
 standard logger "m2async" with their fields both in the message and in the record's `m2async`

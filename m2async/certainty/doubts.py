@@ -72,9 +72,11 @@ class Doubts(Generic[T]):
         self._echoes.append((execution_id, job))
 
     def park(self, job: T, application_id: str, number: int, *, ended_at: float | None = None) -> None:
-        """Set a job aside whose row has this number and whose last attempt ended then, by default just now."""
-        now = self._clock()
-        due = now + self._settle if ended_at is None else min(now, ended_at) + self._settle
+        """Set a job aside whose row has this number and whose last attempt ended then, by default just now.
+
+        Jobs come in the order of these ends.
+        """
+        due = (self._clock() if ended_at is None else ended_at) + self._settle
         self._park(_Parked(job, application_id, (self._run_id, number), due))
 
     def take_all(self) -> list[T]:

@@ -17,7 +17,9 @@ from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.figures import count_results
 from m2async.ledger import (
+    ExecutionClaimedError,
     ExecutionCount,
+    IllegalTransitionError,
     Ledger,
     LedgerRow,
     RowState,
@@ -227,7 +229,7 @@ def with_ledger(url: str | None, use: Callable[[Ledger], Awaitable[T]]) -> T:
         async with existing_ledger(url) as ledger:
             return await use(ledger)
 
-    return run(using)
+    return run(using, bad_input=(IllegalTransitionError, ExecutionClaimedError))
 
 
 def _csv_line(cells: Any) -> str:

@@ -10,6 +10,7 @@ from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.client import M2Client
+from m2async.errors import InvalidRequestError
 
 Fields = dict[str, Any]
 
@@ -48,4 +49,4 @@ def _ask(what: str, service: Service, read: Callable[[M2Client], AsyncIterator[F
                     waiting.advance()
         return rows
 
-    return run(ask)
+    return run(ask, bad_input=(InvalidRequestError,))

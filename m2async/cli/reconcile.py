@@ -47,7 +47,7 @@ def reconcile(run_name: str, service: Service, url: str | None, settle: float, f
 async def _wait_till_listed(unknown: Sequence[LedgerRow], settle: float) -> None:
     """Wait until the last attempt, which may have ended just now, by a crash, can be decided."""
     wait = _youngest(unknown) + settle - steady_time()
-    if 0 < wait <= settle:
+    if wait > 0:
         with Waiting("waiting until the service lists what was started"):
             await anyio.sleep(wait)
 

@@ -13,36 +13,41 @@ import typer
 from anyio.abc import TaskStatus
 
 from m2async.cli.output import BAD_INPUT, STOPPED, fail
-from m2async.errors import ConfigurationError, CredentialsError, InvalidRequestError, M2AsyncError, ManifestError
+from m2async.errors import ConfigurationError, CredentialsError, M2AsyncError, ManifestError
 from m2async.ledger import (
     DuplicateKeyError,
-    ExecutionClaimedError,
-    IllegalTransitionError,
     LedgerAddressError,
-    ManifestChangedError,
     RowNotFoundError,
     RunNotFoundError,
 )
 
 T = TypeVar("T")
-_BAD_INPUT = (
-    ConfigurationError, InvalidRequestError, LedgerAddressError, RunNotFoundError, RowNotFoundError,
-    ManifestChangedError, IllegalTransitionError, ExecutionClaimedError,
-)  # fmt: skip
+_BAD_INPUT: tuple[type[M2AsyncError], ...] = (
+    ConfigurationError,
+    LedgerAddressError,
+    RunNotFoundError,
+    RowNotFoundError,
+)
 
 
-def run(function: Callable[[Signals], Awaitable[T]], *, explained: Callable[[M2AsyncError], str] = str) -> T:
+def run(
+    function: Callable[[Signals], Awaitable[T]],
+    *,
+    explained: Callable[[M2AsyncError], str] = str,
+    bad_input: tuple[type[M2AsyncError], ...] = (),
+) -> T:
     """Run it on uvloop where that is installed.
 
     SIGINT and SIGTERM cancel it, or do what it sets `on_first` to; either way the command then exits with 130 or 143.
-    An error of ours ends the command with its message, or that of `explained`, and with the exit code for bad input or
-    for a command that had to stop.
+    An error of ours ends the command with its message, or that of `explained`, and with the exit code of a command that
+    had to stop; or with that of bad input, if it is of a kind that always is, or of `bad_input`.
     """
+    bad_input = (*_BAD_INPUT, *bad_input)
     try:
         return _run(function)
     except (ManifestError, DuplicateKeyError):  # the caller has the manifest, and says where in it
         raise
-    except _BAD_INPUT as exc:
+    except bad_input as exc:
         fail(str(exc), BAD_INPUT)
     except CredentialsError as exc:
         fail(f"no credentials: {exc}", STOPPED)

@@ -39,6 +39,7 @@ from m2async.ledger import (
     DuplicateKeyError,
     Ledger,
     LedgerRow,
+    ManifestChangedError,
     RowState,
     Run,
     open_ledger,
@@ -176,7 +177,7 @@ def _go(
                 progress.stop()
 
         try:
-            code = run(work)
+            code = run(work, bad_input=(ManifestChangedError,))
         finally:
             command.show_summary()
     raise typer.Exit(code)

@@ -40,7 +40,9 @@ async def open_ledger(
         LedgerFullError, LedgerLockedError, LedgerIOError, LedgerDamagedError: what their names say.
     """
     path = _path(address)
-    storage = FileStorage(path, must_exist=must_exist, busy_timeout=busy_timeout) if path else MemoryStorage()
+    storage = (
+        FileStorage(path, must_exist=must_exist, busy_timeout=busy_timeout) if path is not None else MemoryStorage()
+    )
     async with await SqliteLedger.open(storage, clock=clock) as ledger:
         yield ledger
 

@@ -38,8 +38,8 @@ class JobDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     """One batch job.
 
     `seconds` is how long it runs, in simulated time (0 to 86,400; a fraction of a second if not given). With a
-    `return_code` other than 0 (at most 4,095) it ends Failed, at its last step; with `failures` only its first so
-    many executions do, and later ones end Succeeded.
+    `return_code` other than 0 (at most 4,095) it ends Failed, at its last step; with `failures`, only its
+    first `failures` executions end so, and later ones Succeeded.
     """
 
     file: Annotated[str, Meta(min_length=1)]

@@ -43,8 +43,8 @@ class UniqueKeys(Keys):
     """Keeps the keys, each with the line of its row.
 
     They are in a table of SQLite's, which takes little memory: what is more goes into a temporary file that nobody
-    else can open, and that is gone with the table, also after a crash. Where that cannot be written, `take` raises
-    NoRoomForKeysError.
+    else can open, and that is gone with the table, also after a crash. Where that cannot be written, its methods raise
+    NoRoomForKeysError, and the reading is over.
     """
 
     def __init__(self) -> None:
@@ -56,11 +56,7 @@ class UniqueKeys(Keys):
 
     def take(self, key: object, line: int) -> str:
         key = super().take(key, line)
-        try:
-            taken = self._execute("INSERT OR IGNORE INTO keys (key, line) VALUES (?, ?)", (key, line))
-        except sqlite3.Error as exc:
-            raise NoRoomForKeysError(f"{_NO_ROOM}: {exc}") from exc
-        if taken.rowcount:
+        if self._ask("INSERT OR IGNORE INTO keys (key, line) VALUES (?, ?)", (key, line)).rowcount:
             return key
         before = self.lines_of([key])[key]
         if before == line:
@@ -71,8 +67,14 @@ class UniqueKeys(Keys):
 
     def lines_of(self, keys: Collection[str]) -> Mapping[str, int]:
         """Tell the first line of each of these keys that was taken."""
-        found = (self._execute("SELECT key, line FROM keys WHERE key = ?", (key,)).fetchone() for key in keys)
+        found = (self._ask("SELECT key, line FROM keys WHERE key = ?", (key,)).fetchone() for key in keys)
         return dict(each for each in found if each)
+
+    def _ask(self, statement: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+        try:
+            return self._execute(statement, values)
+        except sqlite3.Error as exc:  # the table is empty then: nothing more may be taken
+            raise NoRoomForKeysError(f"{_NO_ROOM}: {exc}") from exc
 
     def close(self) -> None:
         self._table.close()

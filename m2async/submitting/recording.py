@@ -33,13 +33,13 @@ class Recording:
 
         A job without a row gets one; one that was rejected is to be tried again; what is in doubt says so.
         """
-        if self._run is None:
-            return None
         if job.row is None:
+            if self._run is None:
+                return None
             job.row = await self._run.add(job.key, job.request)
         row = job.row
         job.attempts = row.attempts
-        if row.state is RowState.REJECTED:
+        if row.state is RowState.REJECTED and self._run is not None:
             await self._run.retry(row.number, row.attempts, "submitted again")
         elif row.state is RowState.UNKNOWN:
             job.in_doubt = remembered(row)
@@ -48,13 +48,13 @@ class Recording:
     def intend(self, job: Submission) -> Awaitable[None]:
         """Write that the job's next attempt will be sent, before its first byte is."""
         if self._run is None or job.row is None:
-            return _done()
+            return _COMPLETED
         return self._run.intend(job.row.number, job.attempts, self._clock(), resend=job.in_doubt is not None)
 
     def not_sent(self, job: Submission) -> Awaitable[None]:
         """Write that an attempt was intended and not sent."""
         if self._run is None or job.row is None:
-            return _done()
+            return _COMPLETED
         return self._run.refused(
             job.row.number, job.attempts, "NotSentError", "the submitter stopped before it was sent"
         )
@@ -67,7 +67,7 @@ class Recording:
     def failed(self, job: Submission, error: CallError, *, again: bool) -> Awaitable[None]:
         """Write how an attempt failed; `again` says that the job, surely not started, may be tried again."""
         if self._run is None or job.row is None:
-            return _done()
+            return _COMPLETED
         write = self._run.unknown if error.may_have_started else self._run.refused if again else self._run.rejected
         request_id = error.request_id if isinstance(error, M2ServiceException) else None
         return write(job.row.number, job.attempts, error.code, error.message, request_id)
@@ -84,9 +84,9 @@ class Recording:
         return write_decision(self._run, job.row.number, job.attempts, decision)
 
     def when_written(self, job: Submission, then: Callable[[LedgerError | None], None]) -> None:
-        """Call `then` once a job's answer is durable, or with what kept it from being so; at once if nothing is left.
+        """Call `then` once a job's answer is durable, or with what kept it from being so.
 
-        After an answer that was cancelled nobody waits, and it counts as written.
+        A write that was cancelled counts as written.
         """
         written = job.written
         if written is None:
@@ -145,8 +145,4 @@ class _Completed:
         yield
 
 
-_DONE = _Completed()
-
-
-def _done() -> Awaitable[None]:
-    return _DONE
+_COMPLETED = _Completed()

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Itera
 from functools import partial
 from os import PathLike
 from types import TracebackType
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self, assert_never, cast
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -44,9 +44,10 @@ from m2async.pacing import Pacer, RetryPolicy, TokenBucket, wait_before_resend
 from m2async.service import StartBatchJob, StartBatchJobResponse
 from m2async.submitting.circuits import Circuits
 from m2async.submitting.consequences import Consequence, Failures, Step, consequence
+from m2async.submitting.endings import Endings
 from m2async.submitting.intake import Caller, Request, Submission, SubmissionStream, SubmittedJobs
 from m2async.submitting.lanes import Lanes
-from m2async.submitting.outcomes import Outcome, Rejected, Started, Unknown, rejected, started, unknown
+from m2async.submitting.outcomes import Outcome
 from m2async.submitting.recording import Recording
 from m2async.submitting.resends import Resends
 from m2async.submitting.tokens import Tokens
@@ -141,6 +142,7 @@ class Submitter:
         self._policy = retry or RetryPolicy()
         self._grace = grace
         self._events = Events(logger=logger, log_params=log_params)
+        self._endings = Endings(self._events)
         self._recording = Recording(None)
         self._doubts: Doubts[Submission] | None = None
         self._resends = Resends(self._requeue, lambda: self.rate)
@@ -288,7 +290,7 @@ class Submitter:
         if job.in_doubt is None:
             job.stopped(self._stop_error())
         else:
-            job.ended(self._unknown(job, job.in_doubt))
+            job.ended(self._endings.unknown(job, job.in_doubt))
 
     async def _take_on(self, job: Submission, scope: anyio.CancelScope) -> None:
         """Run a job until it has an outcome or must wait."""
@@ -345,7 +347,7 @@ class Submitter:
             return self._follow(job, answer)
         if self._doubts is not None:
             self._doubts.started(answer.execution_id, job.request.job)
-        return self._started(job, answer.execution_id, answer.request_id)
+        return self._endings.started(job, answer.execution_id, answer.request_id)
 
     async def _intend(self, job: Submission) -> None:
         """Have it written that the attempt comes, before its first byte goes.
@@ -445,17 +447,19 @@ class Submitter:
             case Step.LOOK_FOR:
                 return self._look_for(job, job.in_doubt or error)
             case Step.REJECT:
-                return self._rejected(job, error)
+                return self._endings.rejected(job, error)
             case Step.GIVE_UP:
                 if self._ended_by is None:
                     self._write_given_up(job)
-                return self._rejected(job, error)
+                return self._endings.rejected(job, error)
             case Step.SEND_AGAIN | Step.HOLD if self._ended_by is not None:
                 self._interrupted(job)
             case Step.SEND_AGAIN:
                 self._send_again(job, error)
             case Step.HOLD:
                 self._circuits.refused(job, error)
+            case _:
+                assert_never(what_follows.step)
         return None
 
     def _send_again(self, job: Submission, error: CallError) -> None:
@@ -471,7 +475,7 @@ class Submitter:
         """End a job whose application refused it, or would have, for too long."""
         if job.attempts:
             self._write_given_up(job)
-        self._end_job(job, self._rejected(job, error))
+        self._end_job(job, self._endings.rejected(job, error))
 
     def _write_given_up(self, job: Submission) -> None:
         try:
@@ -482,7 +486,7 @@ class Submitter:
     def _look_for(self, job: Submission, error: CallError) -> Outcome | None:
         """Set a job aside until its execution is looked for, or leave it unknown."""
         if self._doubts is None or job.row is None or self._ended_by is not None:
-            return self._unknown(job, error)
+            return self._endings.unknown(job, error)
         job.set_aside()
         self._doubts.park(job, job.request.application_id, job.row.number)
         return None
@@ -504,9 +508,9 @@ class Submitter:
             return
         match decision:
             case Adopted():
-                self._end_job(job, self._started(job, decision.execution_id, adopted=True))
+                self._end_job(job, self._endings.started(job, decision.execution_id, adopted=True))
             case Ambiguous():
-                self._end_job(job, self._unknown(job, error, tuple(decision.candidates)))
+                self._end_job(job, self._endings.unknown(job, error, tuple(decision.candidates)))
             case NotStarted():
                 job.in_doubt = None
                 if self._ended_by is not None:
@@ -542,20 +546,6 @@ class Submitter:
 
     def _stop_error(self) -> SubmissionStoppedError:
         return SubmissionStoppedError(self._ended_by or NotSentError("the submitter was cancelled"))
-
-    def _started(
-        self, job: Submission, execution_id: str, request_id: str | None = None, *, adopted: bool = False
-    ) -> Started:
-        self._events.started(job.key, job.request, execution_id, request_id, job.attempts, job.elapsed, adopted=adopted)
-        return started(job, execution_id, request_id, adopted=adopted)
-
-    def _rejected(self, job: Submission, error: CallError) -> Rejected:
-        self._events.rejected(job.key, job.request, error, job.attempts, job.elapsed)
-        return rejected(job, error)
-
-    def _unknown(self, job: Submission, error: CallError, candidates: tuple[str, ...] = ()) -> Unknown:
-        self._events.unknown(job.key, job.request, error, job.attempts, job.elapsed)
-        return unknown(job, error, candidates)
 
     async def _open_ledger(self, stack: contextlib.AsyncExitStack, given: str | PathLike[str] | Ledger) -> None:
         ledger = given if isinstance(given, Ledger) else await stack.enter_async_context(open_ledger(given))

@@ -215,7 +215,14 @@ def _become(line: socket.socket, streams: Sequence[int]) -> None:
         os.dup2(stream, target)
         os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = (
-        open(stream.fileno(), stream.mode, encoding=stream.encoding, errors=stream.errors, closefd=False)  # noqa: SIM115
+        open(  # noqa: SIM115
+            stream.fileno(),
+            stream.mode,
+            buffering=1 if stream is sys.stderr else -1,  # by line, whatever it is
+            encoding=stream.encoding,
+            errors=stream.errors,
+            closefd=False,
+        )
         for stream in (sys.stdin, sys.stdout, sys.stderr)
     )
 

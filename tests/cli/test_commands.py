@@ -142,3 +142,10 @@ async def test_a_port_that_is_taken_is_named(endpoint: LocalEndpoint) -> None:
     ended = await m2async("local", "--port", port)
     assert ended.code == 2
     assert port in ended.err
+
+
+@pytest.mark.parametrize(
+    "module", sorted(path.stem for path in (EXAMPLES.parent / "m2async" / "cli").glob("[a-z]*.py"))
+)
+def test_each_command_s_module_can_be_the_first_that_is_imported(module: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", f"import m2async.cli.{module}"], check=True)

@@ -914,3 +914,24 @@ async def test_tokens_of_an_application_are_needed_besides() -> None:
         async with asyncio.timeout(20):
             ended = [await anext(outcomes) for _ in range(53)]
     assert Counter(outcome.request.application_id for outcome in ended) == {"running": 50, "stopped": 3}
+
+
+async def test_rows_of_a_ledger_are_taken_as_they_stand_also_by_a_submitter_without_one() -> None:
+    async with open_ledger("memory:") as ledger, await ledger.open_run("run") as run:
+        for key in ("started", "unknown", "pending"):
+            row = await run.add(key, request(key.upper()))
+            if key != "pending":
+                await run.intend(row.number, 1, 0.0)
+        await run.started(1, 1, "e-before")
+        await run.unknown(2, 1, "AnswerTimeoutError", "lost")
+        rows = await run.page()
+    client = FakeClient(lambda n: f"e-{n}")
+    async with Submitter(client) as submitter:
+        ended, failure = await collect(submitter.submit_many(rows))
+    assert failure is None
+    assert {(o.key, o.state, getattr(o, "execution_id", None), o.attempts) for o in ended} == {
+        ("started", "started", "e-before", 1),
+        ("unknown", "unknown", None, 1),
+        ("pending", "started", "e-1", 1),
+    }
+    assert [call.job.name for call in client.calls] == ["PENDING"]

@@ -58,8 +58,14 @@ def connect_memory(migrations: Sequence[str], address: str) -> sqlite3.Connectio
     """Make a database in memory, for this connection alone, with the schema that `migrations` lead to."""
     _check_version(address)
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.executescript("".join((*migrations, script("attempts"))))
+    try:
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.executescript("\n;\n".join((*migrations, script("attempts"))))
+    except BaseException as exc:
+        connection.close()
+        if isinstance(exc, sqlite3.Error):
+            raise translated(exc, address) from exc
+        raise
     return connection
 
 

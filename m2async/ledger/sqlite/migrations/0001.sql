@@ -48,7 +48,7 @@ CREATE TABLE history (
     entry INTEGER PRIMARY KEY,
     id INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
-    event INTEGER NOT NULL, -- Event
+    event INTEGER NOT NULL, -- RowEvent
     sent_at INTEGER,
     ended_at INTEGER NOT NULL,
     code TEXT,
