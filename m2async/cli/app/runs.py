@@ -6,30 +6,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from m2async.cli.app.options import (
-    CallRate,
-    EndpointUrl,
-    JobOutput,
-    LedgerUrl,
-    Listing,
-    LogFile,
-    MaxRc,
-    OnlyKeys,
-    ProfileName,
-    Quiet,
-    Region,
-    RowKey,
-    RunName,
-    Settle,
-    Timeout,
-    Wait,
-)
+from m2async.cli.app import options
 
 commands: typer.Typer = typer.Typer()
 
 
 @commands.command(epilog="Example: m2async runs --output json")
-def runs(ledger: LedgerUrl = None, output: Listing = "table") -> None:
+def runs(ledger: options.LedgerUrl = None, output: options.Listing = "table") -> None:
     """List the runs of the ledger, with the number of jobs in each state."""
     from m2async.cli import ledgers
 
@@ -37,7 +20,7 @@ def runs(ledger: LedgerUrl = None, output: Listing = "table") -> None:
 
 
 @commands.command(epilog="Example: m2async status nightly-1a2b3c4d")
-def status(run_name: RunName, ledger: LedgerUrl = None, output: Listing = "table") -> None:
+def status(run_name: options.RunName, ledger: options.LedgerUrl = None, output: options.Listing = "table") -> None:
     """Show how far a run is, and each job that is rejected or unknown."""
     from m2async.cli import ledgers
 
@@ -50,7 +33,7 @@ def status(run_name: RunName, ledger: LedgerUrl = None, output: Listing = "table
     "Exit code: 0 the run has ended; 2 there is no such run; 130 after Ctrl-C, which does not stop the run.",
     epilog="Example: m2async watch nightly-1a2b3c4d",
 )
-def watch(run_name: RunName, ledger: LedgerUrl = None) -> None:
+def watch(run_name: options.RunName, ledger: options.LedgerUrl = None) -> None:
     """Show a run while it goes on."""
     from m2async.cli.watch import watch as command
 
@@ -65,11 +48,11 @@ def watch(run_name: RunName, ledger: LedgerUrl = None) -> None:
 )
 def dashboard(
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Loopback port; 0 for a free one.")] = 0,
-    ledger: LedgerUrl = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    profile: ProfileName = None,
-    timeout: Timeout = 60.0,
+    ledger: options.LedgerUrl = None,
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.ProfileName = None,
+    timeout: options.Timeout = 60.0,
 ) -> None:
     """Serve a page with the runs of the ledger."""
     from m2async.cli.dashboard import dashboard as command
@@ -86,16 +69,16 @@ def dashboard(
     epilog="Example: m2async track nightly-1a2b3c4d --max-rc 4",
 )
 def track(
-    run_name: RunName,
-    max_rc: MaxRc = None,
-    ledger: LedgerUrl = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    profile: ProfileName = None,
-    timeout: Timeout = 60.0,
-    output: JobOutput = "table",
-    log_file: LogFile = None,
-    quiet: Quiet = False,
+    run_name: options.RunName,
+    max_rc: options.MaxRc = None,
+    ledger: options.LedgerUrl = None,
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.ProfileName = None,
+    timeout: options.Timeout = 60.0,
+    output: options.JobOutput = "table",
+    log_file: options.LogFile = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Follow a run to its end."""
     from m2async.cli.service import Service
@@ -113,18 +96,18 @@ def track(
     epilog="Example: m2async cancel nightly-1a2b3c4d --status Holding",
 )
 def cancel(
-    run_name: RunName,
-    key: OnlyKeys = None,
+    run_name: options.RunName,
+    key: options.OnlyKeys = None,
     status: Annotated[
         list[str] | None, typer.Option("--status", metavar="S", help="Only executions of this status. Repeatable.")
     ] = None,
-    rate: CallRate = 5.0,
-    ledger: LedgerUrl = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    profile: ProfileName = None,
-    timeout: Timeout = 60.0,
-    output: Listing = "table",
+    rate: options.CallRate = 5.0,
+    ledger: options.LedgerUrl = None,
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.ProfileName = None,
+    timeout: options.Timeout = 60.0,
+    output: options.Listing = "table",
 ) -> None:
     """Cancel executions of a run."""
     from m2async.cli.executions import Selection
@@ -142,23 +125,23 @@ def cancel(
     epilog="Example: m2async restart nightly-1a2b3c4d --failed --from-step STEP15 --wait",
 )
 def restart(
-    run_name: RunName,
+    run_name: options.RunName,
     failed: Annotated[bool, typer.Option("--failed", metavar="", help="Restart what failed; required.")] = False,
-    key: OnlyKeys = None,
+    key: options.OnlyKeys = None,
     from_step: Annotated[
         str | None,
         typer.Option("--from-step", metavar="S", help="STEP or STEP.PROCSTEP; by default the first that failed."),
     ] = None,
-    rate: CallRate = 5.0,
-    wait: Wait = False,
-    ledger: LedgerUrl = None,
-    settle: Settle = 5.0,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    profile: ProfileName = None,
-    timeout: Timeout = 60.0,
-    output: JobOutput = "table",
-    quiet: Quiet = False,
+    rate: options.CallRate = 5.0,
+    wait: options.Wait = False,
+    ledger: options.LedgerUrl = None,
+    settle: options.Settle = 5.0,
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.ProfileName = None,
+    timeout: options.Timeout = 60.0,
+    output: options.JobOutput = "table",
+    quiet: options.Quiet = False,
 ) -> None:
     """Restart the failed executions of a run."""
     from m2async.cli.executions import restart as command
@@ -179,14 +162,14 @@ def restart(
 
 @commands.command(epilog="Example: m2async logs nightly-1a2b3c4d --key POSTTRAN/20261123")
 def logs(
-    run_name: RunName,
-    key: RowKey,
-    ledger: LedgerUrl = None,
+    run_name: options.RunName,
+    key: options.RowKey,
+    ledger: options.LedgerUrl = None,
     endpoint_url: Annotated[
         str | None, typer.Option("--endpoint-url", help="URL of CloudWatch Logs, if not AWS's own.")
     ] = None,
-    region: Region = None,
-    profile: ProfileName = None,
+    region: options.Region = None,
+    profile: options.ProfileName = None,
 ) -> None:
     """Print what a job's execution wrote to CloudWatch Logs."""
     from m2async.cli.logs import logs as command
@@ -197,8 +180,8 @@ def logs(
 
 @commands.command(epilog="Example: m2async export nightly-1a2b3c4d --format csv")
 def export(
-    run_name: RunName,
-    ledger: LedgerUrl = None,
+    run_name: options.RunName,
+    ledger: options.LedgerUrl = None,
     form: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="How to print the rows.")] = "csv",
 ) -> None:
     """Print every row of a run."""
@@ -213,11 +196,11 @@ def export(
     epilog="Example: m2async report nightly-1a2b3c4d -o report.html",
 )
 def report(
-    run_name: RunName,
+    run_name: options.RunName,
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="FILE", help="File to write; - for stdout. [RUN.html]")
     ] = None,
-    ledger: LedgerUrl = None,
+    ledger: options.LedgerUrl = None,
 ) -> None:
     """Write a page that shows a run."""
     from m2async.cli.report import report as command
@@ -227,14 +210,14 @@ def report(
 
 @commands.command(epilog="Example: m2async reconcile nightly-1a2b3c4d")
 def reconcile(
-    run_name: RunName,
-    ledger: LedgerUrl = None,
-    settle: Settle = 5.0,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    profile: ProfileName = None,
-    timeout: Timeout = 60.0,
-    output: Listing = "table",
+    run_name: options.RunName,
+    ledger: options.LedgerUrl = None,
+    settle: options.Settle = 5.0,
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.ProfileName = None,
+    timeout: options.Timeout = 60.0,
+    output: options.Listing = "table",
 ) -> None:
     """Look for the executions of a run's unknown jobs; start nothing."""
     from m2async.cli.reconcile import reconcile as command
@@ -245,13 +228,13 @@ def reconcile(
 
 @commands.command(epilog="Example: m2async resolve nightly-1a2b3c4d --key POSTTRAN/20261123 --not-started")
 def resolve(
-    run_name: RunName,
-    key: RowKey,
+    run_name: options.RunName,
+    key: options.RowKey,
     started: Annotated[
         str | None, typer.Option("--started", metavar="ID", help="It was started, as this execution.")
     ] = None,
     not_started: Annotated[bool, typer.Option("--not-started", metavar="", help="It was not started.")] = False,
-    ledger: LedgerUrl = None,
+    ledger: options.LedgerUrl = None,
 ) -> None:
     """Write down what became of an unknown job, once you have found out."""
     from m2async.cli import ledgers

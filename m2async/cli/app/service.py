@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from m2async.cli.app.options import EndpointUrl, LedgerUrl, Listing, LogFile, ProfileName, Region, Timeout
+from m2async.cli.app import options
 
 commands: typer.Typer = typer.Typer()
 
@@ -47,16 +47,16 @@ def probe(
     file: Annotated[
         str | None, typer.Option("--file", metavar="NAME", help="File to start, with --start-real-jobs.")
     ] = None,
-    ledger: LedgerUrl = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    profile: ProfileName = None,
-    timeout: Timeout = 10.0,
+    ledger: options.LedgerUrl = None,
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.ProfileName = None,
+    timeout: options.Timeout = 10.0,
     output: Annotated[Literal["text", "json"], typer.Option("--output", help="How to print what was found.")] = "text",
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write the findings as a page, too: one HTML file.")
     ] = None,
-    log_file: LogFile = None,
+    log_file: options.LogFile = None,
 ) -> None:
     """Find the quota."""
     from m2async.cli.probe import FindingsOutput, parse_asking, parse_load
@@ -104,11 +104,11 @@ def local(
 
 @commands.command(epilog="Example: m2async apps --region eu-central-1 --output json")
 def apps(
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    profile: ProfileName = None,
-    timeout: Timeout = 60.0,
-    output: Listing = "table",
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.ProfileName = None,
+    timeout: options.Timeout = 60.0,
+    output: options.Listing = "table",
 ) -> None:
     """List the applications: application_id, name, status."""
     from m2async.cli import listings
@@ -123,11 +123,11 @@ def jobs(
         str | None, typer.Option("-a", "--application", metavar="APP", help="Only this application.")
     ] = None,
     prefix: Annotated[str | None, typer.Option("--prefix", help="Only jobs whose names begin with this.")] = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    profile: ProfileName = None,
-    timeout: Timeout = 60.0,
-    output: Listing = "table",
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.ProfileName = None,
+    timeout: options.Timeout = 60.0,
+    output: options.Listing = "table",
 ) -> None:
     """List the batch jobs that the applications define: application_id, type, job, folder."""
     from m2async.cli import listings

@@ -6,32 +6,7 @@ from typing import Annotated
 
 import typer
 
-from m2async.cli.app.options import (
-    Adaptive,
-    ApplicationRate,
-    Burst,
-    Concurrency,
-    DefaultApplication,
-    EndpointUrl,
-    Exact,
-    Hold,
-    JobOutput,
-    LedgerUrl,
-    LogFile,
-    ManifestFile,
-    MaxRc,
-    MaxRunning,
-    OnUnknownChoice,
-    Params,
-    ProfileName,
-    Quiet,
-    Rate,
-    Region,
-    RunName,
-    Settle,
-    Timeout,
-    Wait,
-)
+from m2async.cli.app import options
 
 commands: typer.Typer = typer.Typer()
 
@@ -44,25 +19,25 @@ commands: typer.Typer = typer.Typer()
     epilog="Example: m2async submit nightly.csv -a ab2cdefghijklmnopqrstuvwxy --rate 20 --burst 40",
 )
 def submit(
-    manifest: ManifestFile,
-    application: DefaultApplication = None,
-    param: Params = None,
-    rate: Rate = None,
-    burst: Burst = None,
-    adaptive: Adaptive = False,
-    application_rate: ApplicationRate = None,
-    concurrency: Concurrency = 64,
-    max_running: MaxRunning = None,
-    wait: Wait = False,
-    max_rc: MaxRc = None,
-    ledger: LedgerUrl = None,
+    manifest: options.ManifestFile,
+    application: options.DefaultApplication = None,
+    param: options.Params = None,
+    rate: options.Rate = None,
+    burst: options.Burst = None,
+    adaptive: options.Adaptive = False,
+    application_rate: options.ApplicationRate = None,
+    concurrency: options.Concurrency = 64,
+    max_running: options.MaxRunning = None,
+    wait: options.Wait = False,
+    max_rc: options.MaxRc = None,
+    ledger: options.LedgerUrl = None,
     run_name: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="Name of the run; by default made from the manifest.")
     ] = None,
-    on_unknown: OnUnknownChoice = "adopt",
-    settle: Settle = 5.0,
-    exact: Exact = False,
-    hold: Hold = 60.0,
+    on_unknown: options.OnUnknownChoice = "adopt",
+    settle: options.Settle = 5.0,
+    exact: options.Exact = False,
+    hold: options.Hold = 60.0,
     no_preflight: Annotated[
         bool, typer.Option("--no-preflight", metavar="", help="Skip the check that applications and jobs exist.")
     ] = False,
@@ -79,13 +54,13 @@ def submit(
         float | None,
         typer.Option("--local-burst", metavar="B", help="Burst of that quota; by default one second of calls."),
     ] = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    profile: ProfileName = None,
-    timeout: Timeout = 60.0,
-    output: JobOutput = "table",
-    log_file: LogFile = None,
-    quiet: Quiet = False,
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.ProfileName = None,
+    timeout: options.Timeout = 60.0,
+    output: options.JobOutput = "table",
+    log_file: options.LogFile = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Start every job of a manifest."""
     from m2async.cli.ledgers import Book
@@ -117,13 +92,13 @@ def submit(
     epilog="Example: m2async check nightly.csv -a ab2cdefghijklmnopqrstuvwxy",
 )
 def check(
-    manifest: ManifestFile,
-    application: DefaultApplication = None,
-    param: Params = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    profile: ProfileName = None,
-    timeout: Timeout = 60.0,
+    manifest: options.ManifestFile,
+    application: options.DefaultApplication = None,
+    param: options.Params = None,
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.ProfileName = None,
+    timeout: options.Timeout = 60.0,
 ) -> None:
     """Check a manifest, and what it names."""
     from m2async.cli.check import check as command
@@ -135,27 +110,27 @@ def check(
 
 @commands.command(epilog="Example: m2async resume nightly-1a2b3c4d --rate 20")
 def resume(
-    run_name: RunName,
-    rate: Rate = None,
-    burst: Burst = None,
-    adaptive: Adaptive = False,
-    application_rate: ApplicationRate = None,
-    concurrency: Concurrency = 64,
-    max_running: MaxRunning = None,
-    wait: Wait = False,
-    max_rc: MaxRc = None,
-    ledger: LedgerUrl = None,
-    on_unknown: OnUnknownChoice = "adopt",
-    settle: Settle = 5.0,
-    exact: Exact = False,
-    hold: Hold = 60.0,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    profile: ProfileName = None,
-    timeout: Timeout = 60.0,
-    output: JobOutput = "table",
-    log_file: LogFile = None,
-    quiet: Quiet = False,
+    run_name: options.RunName,
+    rate: options.Rate = None,
+    burst: options.Burst = None,
+    adaptive: options.Adaptive = False,
+    application_rate: options.ApplicationRate = None,
+    concurrency: options.Concurrency = 64,
+    max_running: options.MaxRunning = None,
+    wait: options.Wait = False,
+    max_rc: options.MaxRc = None,
+    ledger: options.LedgerUrl = None,
+    on_unknown: options.OnUnknownChoice = "adopt",
+    settle: options.Settle = 5.0,
+    exact: options.Exact = False,
+    hold: options.Hold = 60.0,
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.ProfileName = None,
+    timeout: options.Timeout = 60.0,
+    output: options.JobOutput = "table",
+    log_file: options.LogFile = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Go on with a run from the ledger: start what was not started, and nothing twice."""
     from m2async.cli.ledgers import Book
@@ -177,10 +152,10 @@ def resume(
 
 @commands.command(epilog="Example: m2async rate nightly-1a2b3c4d 80")
 def rate(
-    run_name: RunName,
+    run_name: options.RunName,
     rate: Annotated[float, typer.Argument(metavar="R", help="Calls a second at most.")],
     burst: Annotated[float, typer.Option("--burst", metavar="B", help="Calls that may go out at once.")] = 1.0,
-    ledger: LedgerUrl = None,
+    ledger: options.LedgerUrl = None,
 ) -> None:
     """Set the rate of a run in progress, from another terminal."""
     from m2async.cli.orders import rate as command
@@ -189,7 +164,7 @@ def rate(
 
 
 @commands.command(epilog="Example: m2async pause nightly-1a2b3c4d")
-def pause(run_name: RunName, ledger: LedgerUrl = None) -> None:
+def pause(run_name: options.RunName, ledger: options.LedgerUrl = None) -> None:
     """Pause a run in progress, from another terminal."""
     from m2async.cli.orders import pause as command
 
@@ -197,7 +172,7 @@ def pause(run_name: RunName, ledger: LedgerUrl = None) -> None:
 
 
 @commands.command(epilog="Example: m2async unpause nightly-1a2b3c4d")
-def unpause(run_name: RunName, ledger: LedgerUrl = None) -> None:
+def unpause(run_name: options.RunName, ledger: options.LedgerUrl = None) -> None:
     """Let a paused run go on, from another terminal."""
     from m2async.cli.orders import unpause as command
 
@@ -205,7 +180,7 @@ def unpause(run_name: RunName, ledger: LedgerUrl = None) -> None:
 
 
 @commands.command(epilog="Example: m2async stop nightly-1a2b3c4d")
-def stop(run_name: RunName, ledger: LedgerUrl = None) -> None:
+def stop(run_name: options.RunName, ledger: options.LedgerUrl = None) -> None:
     """End the submission of a run, as Ctrl-C does, from another terminal; its executions go on."""
     from m2async.cli.orders import stop as command
 
