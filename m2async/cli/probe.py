@@ -27,7 +27,7 @@ from m2async.cli.service import Service
 from m2async.client import M2Client, is_loopback
 from m2async.errors import AccessDeniedException, InvalidRequestError
 from m2async.events import Events
-from m2async.figures import LatencyFigures
+from m2async.figures import Percentiles
 from m2async.ledger import Run, open_ledger
 from m2async.probing import Asked, Findings, Limits, Plan, Probe, Ramp, StartedUnasked, Steps
 from m2async.report import probe_page
@@ -305,7 +305,7 @@ def _latency(findings: Findings) -> Iterator[str]:
         yield _latency_line("all", findings.calls, findings.throttled, findings.latency)
 
 
-def _latency_line(name: str, calls: int, throttled: int, figures: LatencyFigures | None) -> str:
+def _latency_line(name: str, calls: int, throttled: int, figures: Percentiles | None) -> str:
     cells = [] if figures is None else [figures.p50, figures.p90, figures.p99, figures.p999, figures.max]
     return f"{name:<14}{calls:>8,}{throttled:>9,}" + "".join(f"{1000 * cell:>9,.4g}" for cell in cells)
 

@@ -10,20 +10,20 @@ from m2async.figures.figures import (
     duration_of,
     read_figures,
 )
-from m2async.figures.latency import Latencies, LatencyFigures
 from m2async.figures.looks import Look, Looks, Rhythm, Trouble, glance
+from m2async.figures.percentiles import Percentiles, Times
 
 __all__ = [
     "AnswerStretch",
     "JobFigures",
     "JobTally",
-    "Latencies",
-    "LatencyFigures",
     "Look",
     "Looks",
+    "Percentiles",
     "Phase",
     "Rhythm",
     "RunFigures",
+    "Times",
     "Trouble",
     "count_results",
     "duration_of",

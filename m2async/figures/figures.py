@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -13,7 +12,7 @@ import msgspec
 
 from m2async.clock import steady_time
 from m2async.errors import EXCEPTION_OF_CODE, ThrottlingException
-from m2async.figures.latency import Latencies, LatencyFigures, nearest_rank
+from m2async.figures.percentiles import Percentiles, Times
 from m2async.ledger import (
     Activity,
     AttemptCount,
@@ -82,13 +81,13 @@ class RunFigures(msgspec.Struct, frozen=True):
     orders: Orders
     counts: Counts
     executions: Sequence[ExecutionCount]
-    began: float | None
-    ended: float | None
-    width: float
-    stretches: Sequence[AnswerStretch]
-    codes: Sequence[CodeCount]
-    latency: LatencyFigures | None
-    curve: Sequence[tuple[float, float]]
+    began: float | None = None
+    ended: float | None = None
+    width: float = 1.0
+    stretches: Sequence[AnswerStretch] = ()
+    codes: Sequence[CodeCount] = ()
+    latency: Percentiles | None = None
+    curve: Sequence[tuple[float, float]] = ()
 
     @property
     def phase(self) -> Phase:
@@ -177,7 +176,7 @@ async def read_figures(view: RunView) -> RunFigures:
     counts = await view.counts()
     executions = await view.execution_counts()
     activity = await view.activity()
-    latencies = Latencies(await view.latencies())
+    latencies = Times(await view.latencies())
     width, stretches = _stretches(activity)
     return RunFigures(
         info=view.info,
@@ -191,7 +190,7 @@ async def read_figures(view: RunView) -> RunFigures:
         width=width,
         stretches=stretches,
         codes=_codes(activity.attempts),
-        latency=latencies.figures(),
+        latency=latencies.percentiles(),
         curve=list(latencies.curve()),
     )
 
@@ -242,16 +241,6 @@ def _codes(attempts: Sequence[AttemptCount]) -> list[CodeCount]:
 # What takes every row
 
 
-class Durations(msgspec.Struct, frozen=True):
-    """Percentiles of how long executions ran, in seconds: each is the duration of one of them."""
-
-    count: int
-    p50: float
-    p90: float
-    p99: float
-    max: float
-
-
 class NameFigures(msgspec.Struct, frozen=True):
     """What became of the jobs of a name; `durations` are None where none was seen to end."""
 
@@ -260,7 +249,7 @@ class NameFigures(msgspec.Struct, frozen=True):
     started: int
     succeeded: int
     failed: int
-    durations: Durations | None
+    durations: Percentiles | None
 
 
 class JobFigures(msgspec.Struct, frozen=True):
@@ -273,7 +262,7 @@ class JobFigures(msgspec.Struct, frozen=True):
 
     sent_again: int
     maybe_twice: int
-    durations: Durations | None
+    durations: Percentiles | None
     longest: Sequence[TrackedExecution]
     failed: Sequence[TrackedExecution]
     failed_jobs: int
@@ -308,7 +297,7 @@ class JobTally:
             if len(self._failed) < _LISTED:
                 self._failed.append(execution)
         if (seconds := duration_of(execution)) is not None:
-            name.seconds.append(seconds)
+            name.seconds[seconds] += 1
             entry = (seconds, -row.number, execution)
             if len(self._longest) < _LISTED:
                 heapq.heappush(self._longest, entry)
@@ -318,18 +307,18 @@ class JobTally:
     def figures(self) -> JobFigures:
         """Sum up."""
         most = heapq.nsmallest(_LISTED, self._names.items(), key=lambda item: (-item[1].jobs, item[0]))
-        everything = array("d")
+        everything = Counter[float]()
         for name in self._names.values():
-            everything.extend(name.seconds)
+            everything.update(name.seconds)
         return JobFigures(
             sent_again=self._sent_again,
             maybe_twice=self._maybe_twice,
-            durations=_durations(everything),
+            durations=Times(everything.items()).percentiles(),
             longest=[execution for _, _, execution in sorted(self._longest, reverse=True)],
             failed=self._failed,
             failed_jobs=self._failed_jobs,
             names=[
-                NameFigures(name, of.jobs, of.started, of.succeeded, of.failed, _durations(of.seconds))
+                NameFigures(name, of.jobs, of.started, of.succeeded, of.failed, Times(of.seconds.items()).percentiles())
                 for name, of in most
             ],
             distinct_names=len(self._names),
@@ -343,7 +332,7 @@ class _Name:
 
     def __init__(self) -> None:
         self.jobs = self.started = self.succeeded = self.failed = 0
-        self.seconds = array("d")
+        self.seconds = Counter[float]()
 
 
 def _name_of(job: Job) -> str:
@@ -355,10 +344,3 @@ def duration_of(execution: TrackedExecution) -> float | None:
     if execution.start_time is None or execution.end_time is None:
         return None
     return max(0.0, execution.end_time - execution.start_time)
-
-
-def _durations(seconds: Sequence[float]) -> Durations | None:
-    if not seconds:
-        return None
-    ordered = sorted(seconds)
-    return Durations(len(ordered), *(ordered[nearest_rank(at, len(ordered)) - 1] for at in (50, 90, 99, 100)))

@@ -122,21 +122,5 @@ async def glance(ledger: Ledger) -> list[RunFigures]:
             orders = await view.orders() if in_use else Orders()
         except RunNotFoundError:  # it was removed meanwhile
             continue
-        glances.append(
-            RunFigures(
-                info=summary.info,
-                read_at=steady_time(),
-                in_use=in_use,
-                orders=orders,
-                counts=summary.counts,
-                executions=executions,
-                began=None,
-                ended=None,
-                width=1.0,
-                stretches=(),
-                codes=(),
-                latency=None,
-                curve=(),
-            )
-        )
+        glances.append(RunFigures(summary.info, steady_time(), in_use, orders, summary.counts, executions))
     return glances

@@ -83,7 +83,7 @@ def latency(curve: Sequence[tuple[float, float]], calls: int) -> Markup:
     """Draw latencies over their percentiles, with as much room for the last per cent as for the first ninety.
 
     Arguments:
-        curve: percentiles and their latencies in seconds, as `Latencies.curve` gives them.
+        curve: percentiles and their latencies in seconds, as `Times.curve` gives them.
         calls: how many there were: the slowest of them ends the curve.
     """
     end = math.log10(max(10, calls))

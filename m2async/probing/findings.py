@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from m2async.figures import LatencyFigures
+from m2async.figures import Percentiles
 
 LoadProfile = Literal["ramp", "constant", "steps"]
 """By which plan a probe offers its calls."""
@@ -45,7 +45,7 @@ class RateStep(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int
     throttled: int
     unknown: int
-    latency: LatencyFigures | None
+    latency: Percentiles | None
 
 
 class NotCancelled(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +110,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     unknown_codes: Mapping[str, int]
     quotas: tuple[Quota, ...]
     timeline: tuple[Span, ...]
-    latency: LatencyFigures | None
+    latency: Percentiles | None
     latency_curve: tuple[tuple[float, float], ...]
     steps: tuple[RateStep, ...]
     late: float

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from m2async.figures import Latencies
+from m2async.figures import Times
 from m2async.probing.findings import Findings, NotCancelled, Quota, RateStep, Span
 from m2async.probing.plans import Estimates, Plan
 from m2async.probing.record import Call, QuotaVerdict, SentStretch
@@ -83,7 +83,7 @@ def summarize(plan: Plan, setting: Setting, starts: Starts, *, ended_by: str | N
             for (code, service), count in throttles.most_common()
         ),
         timeline=tuple(timeline(calls)),
-        latency=latencies.figures(),
+        latency=latencies.percentiles(),
         latency_curve=tuple(latencies.curve()),
         steps=tuple(_step(done) for done in plan.done if done.stretch.kind == "step"),
         late=max((call.sent - call.due for call in calls), default=0.0),
@@ -194,13 +194,13 @@ def _step(done: SentStretch) -> RateStep:
         accepted=_count(calls, QuotaVerdict.ACCEPTED),
         throttled=_count(calls, QuotaVerdict.THROTTLED),
         unknown=_count(calls, QuotaVerdict.UNKNOWN),
-        latency=_latencies(calls).figures(),
+        latency=_latencies(calls).percentiles(),
     )
 
 
-def _latencies(calls: Iterable[Call]) -> Latencies:
+def _latencies(calls: Iterable[Call]) -> Times:
     """Latencies as a client of an open loop sees them: from when a call was due, whenever it was sent."""
-    return Latencies((call.answered - call.due, 1) for call in calls if call.answered is not None)
+    return Times((call.answered - call.due, 1) for call in calls if call.answered is not None)
 
 
 def _sustained(calls: Sequence[Call]) -> float:

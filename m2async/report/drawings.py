@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from m2async.figures import LatencyFigures
+from m2async.figures import Percentiles
 from m2async.pages import charts
 from m2async.texts import plural, seconds
 
@@ -58,7 +58,7 @@ def over_time(title: str, finding: str, counts: Mapping[str, Sequence[int]], wid
     return Chart(title, finding, charts.over_time(panels, width), headings, rows)
 
 
-def latency(figures: LatencyFigures, curve: Sequence[tuple[float, float]], since: str = "") -> Chart:
+def latency(figures: Percentiles, curve: Sequence[tuple[float, float]], since: str = "") -> Chart:
     """Draw latencies by percentile; `since` says from when they count."""
     finding = (
         f"Half of {plural(figures.count, 'call')} were answered within {seconds(figures.p50)}, 99 % within "

@@ -17,8 +17,8 @@ from rich.console import Console
 from m2async import LocalEndpoint
 from m2async.cli.watch import drawn, history, is_over
 from m2async.figures.figures import AnswerStretch, CodeCount, RunFigures
-from m2async.figures.latency import LatencyFigures
 from m2async.figures.looks import Look, Trouble
+from m2async.figures.percentiles import Percentiles
 from m2async.ledger import ExecutionCount, Orders, RowState, RunInfo
 from tests.cli.terminal import m2async, on_terminal, plain, running
 from tests.cli.test_submit import executions, manifest
@@ -46,7 +46,7 @@ def a_run(**changes: Any) -> RunFigures:
         "width": 1.0,
         "stretches": [AnswerStretch(100.0 + n, started=10, throttled=n % 3) for n in range(29)],
         "codes": [CodeCount("ThrottlingException", 28, True), CodeCount("InternalServerException", 3, False)],
-        "latency": LatencyFigures(290, 0.012, 0.02, 0.05, 0.08, 0.1),
+        "latency": Percentiles(290, 0.012, 0.02, 0.05, 0.08, 0.1),
         "curve": [],
     }
     return RunFigures(**{**fields, **changes})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from m2async.figures.latency import Latencies
+from m2async.figures.percentiles import Times
 from m2async.probing.findings import Findings, NotCancelled, Quota, RateStep, Span
 from m2async.report import probe_page
 from tests.browser import chromium, tab
@@ -15,12 +15,14 @@ HOSTILE = "<script>window.hit=1</script>\u202e\"'>" + "z" * 10_000
 
 
 def findings(**given: Any) -> Findings:
-    latencies = Latencies((millis / 1e3, 1) for millis in range(1, 301))
+    latencies = Times((millis / 1e3, 1) for millis in range(1, 301))
     spans = [
         Span(begin=place * 0.5, end=place * 0.5 + 0.5, due=20, sent=20, accepted=15, throttled=5, unknown=0)
         for place in range(20)
     ]
-    step = RateStep(rate=40, seconds=10, calls=400, accepted=300, throttled=100, unknown=0, latency=latencies.figures())
+    step = RateStep(
+        rate=40, seconds=10, calls=400, accepted=300, throttled=100, unknown=0, latency=latencies.percentiles()
+    )
     fields: dict[str, Any] = {
         "profile": "ramp", "endpoint_url": "https://m2.eu-central-1.amazonaws.com", "application_id": "a" * 26,
         "job": "NONE", "real_jobs": False, "began": BEGAN, "seconds": 10.0, "rate": 30.2, "rate_least": 29.5,
@@ -28,7 +30,7 @@ def findings(**given: Any) -> Findings:
         "sustained": 30.5, "calls": 400, "accepted": 300, "throttled": 100, "unknown": 0,
         "refused": {"ResourceNotFoundException": 300}, "unknown_codes": {},
         "quotas": (Quota(quota_code="L-12345678", service_code="m2", calls=100),), "timeline": tuple(spans),
-        "latency": latencies.figures(), "latency_curve": tuple(latencies.curve()), "steps": (step,), "late": 0.004,
+        "latency": latencies.percentiles(), "latency_curve": tuple(latencies.curve()), "steps": (step,), "late": 0.004,
         "run": None, "started": (), "cancelled": (), "had_ended": (), "not_cancelled": (), "interrupted": False,
         "notes": ("Calls count before they are validated.",), **given,
     }  # fmt: skip

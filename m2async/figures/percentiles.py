@@ -1,4 +1,4 @@
-"""How long calls took, in percentiles."""
+"""How long calls and executions took, in percentiles."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from itertools import accumulate, count
 import msgspec
 
 
-class LatencyFigures(msgspec.Struct, frozen=True):
-    """Percentiles of a number of latencies, in seconds."""
+class Percentiles(msgspec.Struct, frozen=True):
+    """Percentiles of a number of times, in seconds: each is one of them."""
 
     count: int
     p50: float
@@ -22,35 +22,35 @@ class LatencyFigures(msgspec.Struct, frozen=True):
     max: float
 
 
-class Latencies:
-    """Latencies, counted to the microsecond.
+class Times:
+    """Times, counted to the microsecond.
 
     Arguments:
-        counted: seconds, and how many calls took so long.
+        counted: seconds, and how often it took so long.
     """
 
     def __init__(self, counted: Iterable[tuple[float, int]]) -> None:
-        calls = Counter[int]()
+        times = Counter[int]()
         for seconds, number in counted:
-            calls[max(0, round(seconds * 1e6))] += number  # a clock that was set back gives less than nothing
-        self._micros = sorted(calls)
-        self._ranks = list(accumulate(calls[micros] for micros in self._micros))
+            times[max(0, round(seconds * 1e6))] += number  # a clock that was set back gives less than nothing
+        self._micros = sorted(times)
+        self._ranks = list(accumulate(times[micros] for micros in self._micros))
 
     def __len__(self) -> int:
         return self._ranks[-1] if self._ranks else 0
 
     def at(self, percent: float) -> float:
-        """Give the latency, in seconds, that so many percent of the calls did not exceed; there must be a call."""
+        """Give the time, in seconds, that so many percent did not exceed; there must be one."""
         return self._micros[bisect_left(self._ranks, nearest_rank(percent, len(self)))] / 1e6
 
-    def figures(self) -> LatencyFigures | None:
+    def percentiles(self) -> Percentiles | None:
         """Sum them up; None if there are none."""
         if not len(self):
             return None
-        return LatencyFigures(len(self), *map(self.at, (50, 90, 99, 99.9, 100)))
+        return Percentiles(len(self), *map(self.at, (50, 90, 99, 99.9, 100)))
 
     def curve(self) -> Iterator[tuple[float, float]]:
-        """Give percentiles and their latencies in seconds, rising; from 90 to 99 % as many as below, and so on."""
+        """Give percentiles and their times in seconds, rising; from 90 to 99 % as many as below, and so on."""
         if not len(self):
             return
         for percent in (100 - rest / 10**nines for nines in count() for rest in range(100, 10, -5)):

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2async.figures.latency import Latencies, nearest_rank
+from m2async.figures.percentiles import Times, nearest_rank
 
 SECONDS = st.floats(1e-6, 3_000.0)
 
 
-def each(*seconds: float) -> Latencies:
-    return Latencies((one, 1) for one in seconds)
+def each(*seconds: float) -> Times:
+    return Times((one, 1) for one in seconds)
 
 
 @given(st.lists(SECONDS, min_size=1, max_size=200), st.sampled_from(["0", "50", "90", "99", "99.9", "100"]))
@@ -33,8 +33,8 @@ def test_a_percentile_has_the_least_rank_that_so_many_percent_do_not_exceed(
 
 @given(st.lists(st.tuples(SECONDS, st.integers(1, 1_000)), min_size=1, max_size=50))
 def test_many_at_once_are_as_many_one_by_one(counted: list[tuple[float, int]]) -> None:
-    at_once, one_by_one = Latencies(counted), each(*(seconds for seconds, count in counted for _ in range(count)))
-    assert at_once.figures() == one_by_one.figures()
+    at_once, one_by_one = Times(counted), each(*(seconds for seconds, count in counted for _ in range(count)))
+    assert at_once.percentiles() == one_by_one.percentiles()
     assert list(at_once.curve()) == list(one_by_one.curve())
 
 
@@ -56,7 +56,7 @@ def test_the_curve_has_as_many_points_in_the_last_percents_as_in_the_first() -> 
 
 def test_very_long_and_very_short_latencies_are_kept() -> None:
     latencies = each(0.0, 1e6)
-    figures = latencies.figures()
+    figures = latencies.percentiles()
     assert figures is not None
     assert (figures.count, figures.p50, figures.max) == (2, 0.0, 1e6)
 
@@ -66,5 +66,5 @@ def test_a_clock_that_was_set_back_meanwhile_gives_no_time_at_all() -> None:
 
 
 def test_of_no_calls_there_are_no_figures() -> None:
-    assert each().figures() is None
+    assert each().percentiles() is None
     assert list(each().curve()) == []
