@@ -11,7 +11,7 @@ from m2async.errors import CallError
 from m2async.pacing import Pacer, RetryPolicy, TokenBucket, repeated
 
 T = TypeVar("T")
-_A_MINUTE = RetryPolicy(patience=60.0)
+_A_MINUTE = RetryPolicy(patience=60.0, unreachable=60.0)
 
 
 class Calls:
@@ -22,7 +22,6 @@ class Calls:
         troubled: told each such failure, and the seconds that are waited then.
         burst: how many calls may go out at once after a pause.
         policy: how long a call is repeated.
-        reached: whether the service is known to answer; otherwise the first answer shows it.
         sleep: waits for some seconds.
     """
 
@@ -33,13 +32,12 @@ class Calls:
         *,
         burst: float = 1.0,
         policy: RetryPolicy = _A_MINUTE,
-        reached: bool = True,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self._pacer = Pacer(TokenBucket(rate, burst))
         self._troubled = troubled
         self._policy = policy
-        self._reached = reached
+        self._reached = False
         self._sleep = sleep
 
     async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:

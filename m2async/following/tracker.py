@@ -121,7 +121,7 @@ class Tracker:
         self._ledger = ledger
         self._run = run
         policy = retry or RetryPolicy(base=0.5, cap=30.0, patience=3_600.0)
-        self._call = Calls(rate, troubled, burst=burst, policy=policy, reached=False, sleep=sleep)
+        self._call = Calls(rate, troubled, burst=burst, policy=policy, sleep=sleep)
         self._shortest = shortest
         self._longest = longest
         self._more = more
