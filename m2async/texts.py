@@ -55,6 +55,6 @@ def percent(part: float, whole: float) -> str:
     return f"{min(99.9, max(0.1, 100 * part / whole)):.1f} %".replace(".0 %", " %")
 
 
-def plural(count: int, one: str, many: str | None = None) -> str:
+def plural(count: int, one: str) -> str:
     """Write a count with its noun."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {one if count == 1 else one + 's'}"

@@ -28,7 +28,6 @@ from m2async.pages import Pages
 _STYLES, _SCRIPTS = ("dashboard.css",), ("dashboard.js",)
 _MAX_BODY = 16 * 1024
 _GRACE = 0.1  # seconds that answers have to be finished when the server ends; streams of events never are
-_POLICY = "Content-Security-Policy"
 _logger = logging.getLogger("m2async.dashboard")
 
 
@@ -136,26 +135,15 @@ class _Dashboard:
 
     # Pages
 
-    def _page(self, template: str, status: int = 200, **values: object) -> web.Response:
+    def _page(self, template: str, **values: object) -> web.Response:
         text = self._pages.render(
             template, styles=_STYLES, scripts=_SCRIPTS, live=True, ledger=self._ledger.address, **values
         )
-        policy = f"{self._pages.policy(_STYLES, _SCRIPTS, live=True)}; frame-ancestors 'none'"
-        return web.Response(
-            text=text, status=status, content_type="text/html", charset="utf-8", headers={**HEADERS, _POLICY: policy}
-        )
+        return _html(text, self._pages.policy(_STYLES, _SCRIPTS, live=True))
 
     def _refused(self, request: web.BaseRequest, status: int, reason: str) -> web.Response:
         if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
-            policy = f"{self._pages.policy()}; frame-ancestors 'none'"
-            text = self._pages.render("refused.html", reason=reason)
-            return web.Response(
-                text=text,
-                status=status,
-                content_type="text/html",
-                charset="utf-8",
-                headers={**HEADERS, _POLICY: policy},
-            )
+            return _html(self._pages.render("refused.html", reason=reason), self._pages.policy(), status)
         return web.json_response({"error": reason}, status=status, headers=HEADERS)
 
     # Events
@@ -216,6 +204,11 @@ async def _members(request: web.BaseRequest) -> Mapping[str, Any]:
         return msgspec.json.decode(await request.read(), type=dict[str, Any])
     except msgspec.DecodeError as exc:
         raise BadOrderError(f"the request is no object of JSON: {exc}") from exc
+
+
+def _html(text: str, policy: str, status: int = 200) -> web.Response:
+    headers = {**HEADERS, "Content-Security-Policy": f"{policy}; frame-ancestors 'none'"}
+    return web.Response(text=text, status=status, content_type="text/html", charset="utf-8", headers=headers)
 
 
 def _said(what: str) -> web.Response:
