@@ -188,6 +188,14 @@ async def test_access_that_is_denied_ends_it_at_the_first_call() -> None:
     assert requests == 1
 
 
+async def test_a_call_that_fails_as_every_other_would_ends_it_while_it_waits_for_the_next_to_be_due() -> None:
+    one, requests = await run_against(
+        error(404, "ResourceNotFoundException"), error(403, "AccessDeniedException"), plan=Steps([5.0], 5.0)
+    )
+    assert isinstance(one.error, AccessDeniedException)
+    assert requests == 2
+
+
 async def test_an_endpoint_that_nobody_serves_ends_it_at_the_first_call() -> None:
     with nobody() as server:
         async with M2Client(**server.settings()) as client:
