@@ -151,12 +151,15 @@ class _Parked(Generic[T]):
     looks: int = 0
 
 
-def write_decision(run: Run, number: int, attempts: int, decision: Decision) -> Awaitable[None]:
-    """Write what was found out about the attempts in doubt of a row; `attempts` is the number of the last."""
+async def write_decision(run: Run, number: int, attempts: int, decision: Decision) -> None:
+    """Write what was found out about the attempts in doubt of a row; `attempts` is the number of the last.
+
+    Where a job has no candidates and still is ambiguous, it could not be looked for: candidates of before stay.
+    """
     match decision:
         case Adopted():
-            return run.claim(number, attempts, decision.execution_id, "its one match among the executions")
+            await run.claim(number, attempts, decision.execution_id, "its one match among the executions")
         case NotStarted():
-            return run.not_started(number, attempts, "no execution can be its own")
-        case Ambiguous():
-            return run.candidates(number, tuple(decision.candidates))
+            await run.not_started(number, attempts, "no execution can be its own")
+        case Ambiguous() if decision.candidates:
+            await run.candidates(number, tuple(decision.candidates))

@@ -45,12 +45,15 @@ class Manifest:
         self._path = path
         self._settings: dict[str, Any] = {"application_id": application, "params": params}
         self._copy: BinaryIO | None = None
-        if path == "-":
-            self._copy = stack.enter_context(_copy(sys.stdin.buffer))
-        elif Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():  # a named pipe, or <(…)
-            self._settings["name"] = path
-            with Path(path).open("rb") as pipe:
-                self._copy = stack.enter_context(_copy(pipe))
+        try:
+            if path == "-":
+                self._copy = stack.enter_context(_copy(_standard_input()))
+            elif Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():  # a named pipe, or <(…)
+                self._settings["name"] = path
+                with Path(path).open("rb") as pipe:
+                    self._copy = stack.enter_context(_copy(pipe))
+        except OSError as exc:
+            fail(f"{path}: cannot be read, or copied to a temporary file (in TMPDIR, if that is set): {exc}", BAD_INPUT)
 
     @property
     def name(self) -> str:
@@ -132,6 +135,12 @@ def show_problems(error: ManifestError) -> None:
     more = len(error.problems) - _MOST_PROBLEMS
     hidden = f", of which {more:,} are not shown" if more > 0 else ""
     say(f"m2async: {plural(len(error.problems), 'problem')} in the manifest{hidden}; nothing was sent")
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:  # it was closed before the command began
+        fail("standard input is closed: give the manifest as a file, or pipe it in", BAD_INPUT)
+    return sys.stdin.buffer
 
 
 @contextlib.contextmanager

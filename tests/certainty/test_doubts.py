@@ -153,3 +153,13 @@ async def test_what_whoever_is_told_of_a_failure_raises_ends_the_looking() -> No
         with pytest.raises(ThrottlingException):
             await looking.decide_all()
     assert told.decisions == {}
+
+
+async def test_what_could_not_be_looked_for_keeps_the_candidates_of_before() -> None:
+    async with open_ledger("memory:") as ledger, planned(ledger, 1) as run:
+        await in_doubt(run, 1)
+        await run.candidates(1, ["e-8", "e-9"])
+        await write_decision(run, 1, 1, Ambiguous((), surely_started=False))
+        assert (await run.row("key-1")).candidates == ("e-8", "e-9")
+        await write_decision(run, 1, 1, Ambiguous(("e-9",), surely_started=False))
+        assert (await run.row("key-1")).candidates == ("e-9",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,16 @@ async def test_a_ledger_that_cannot_take_the_rows_is_not_called_a_bad_manifest(t
         assert server.connections == 0
     assert done.returncode == 3
     assert f"ledger {ledger}: has reached the limit on the size of files (ulimit -f" in done.stderr.decode()
+
+
+def test_a_manifest_that_cannot_be_taken_from_standard_input_is_told(tmp_path: Path) -> None:
+    (tmp_path / "jobs.csv").write_text("key,file\n" + "".join(f"key-{n},POSTTRAN.jcl\n" for n in range(9_000)))
+    for redirection, complaint in (
+        ("<&-", "m2async: standard input is closed: give the manifest as a file, or pipe it in\n"),
+        ("< jobs.csv", "-: cannot be read, or copied to a temporary file (in TMPDIR, if that is set): "),
+    ):
+        command = f"ulimit -f 1; exec {COMMAND} check - -a {APPLICATION} {redirection}"
+        ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ended.returncode == 2
+        assert complaint in ended.stderr
+        assert "Traceback" not in ended.stderr
