@@ -56,7 +56,7 @@ class Recording:
         if self._run is None or job.row is None:
             return _COMPLETED
         return self._run.refused(
-            job.row.number, job.attempts, "NotSentError", "the submitter stopped before it was sent"
+            job.row.number, job.attempts, "NotSentError", "the submission stopped or paused before it was sent"
         )
 
     def started(self, job: Submission, response: StartBatchJobResponse) -> None:

@@ -342,6 +342,10 @@ class Submitter:
         """Take a token, note the intent, send the request once, and draw the consequence."""
         await self._tokens.take(job)
         await self._intend(job)
+        while self._tokens.pause.active:  # it began while the intent was written
+            self._recording.not_sent(job)
+            await self._tokens.take(job)
+            await self._intend(job)
         answer = await self._call(job, scope)
         if isinstance(answer, Consequence):
             return self._follow(job, answer)

@@ -935,3 +935,24 @@ async def test_rows_of_a_ledger_are_taken_as_they_stand_also_by_a_submitter_with
         ("pending", "started", "e-1", 1),
     }
     assert [call.job.name for call in client.calls] == ["PENDING"]
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 2))
+async def test_in_a_pause_nothing_is_sent_whose_intent_was_on_its_way_into_the_ledger(
+    tmp_path: Path, turns: int
+) -> None:
+    client = FakeClient(lambda n: f"e-{n}")
+    async with open_ledger(tmp_path / "ledger.db") as ledger, await ledger.open_run("run") as run:
+        async with Submitter(client, ledger=ledger, run=run) as submitter:
+            submitted = asyncio.create_task(submitter.submit(request(), key="key"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            submitter.pause()
+            sent = len(client.calls)
+            for number in range(5):  # each is durable after all that was on its way
+                await run.add(f"other-{number}", request())
+            assert len(client.calls) == sent
+            submitter.unpause()
+            assert isinstance(await submitted, Started)
+        assert (await run.row("key")).state is RowState.STARTED
+    assert len(client.calls) == 1
