@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 # The oldest aiobotocore and boto3 want older ones of these than those pinned.
-LEFT_OPEN = {"multidict", "s3transfer"}
+LEFT_OPEN = {"multidict", "s3transfer", "wrapt"}
 
 
 def name_of(requirement: str) -> str:

@@ -97,7 +97,7 @@ async def test_the_next_command_keeps_its_own_pace(tmp_path: Path) -> None:
         (["rate", "nosuch", "80"], "has no run 'nosuch'"),
         (["rate", "night", "0"], "rate must be above 0 and finite, not 0"),
         (["rate", "night", "5", "--burst", "0.5"], "burst must be at least 1 and finite, not 0.5"),
-        (["rate", "night", "fast"], "Input should be a valid number"),
+        (["rate", "night", "fast"], "Invalid value for 'R'"),
         (["submit", "jobs.csv", "--adaptive", "--rate", "5"], "give --adaptive or --rate, not both"),
         (["submit", "jobs.csv", "--application-rate", "app"], "--application-rate app: must be APP=RATE or"),
         (["submit", "jobs.csv", "--application-rate", "app=0"], "rate must be above 0"),
