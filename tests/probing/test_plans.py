@@ -35,7 +35,7 @@ def near(plan: Ramp, rate: float, burst: int, calls: int = 0) -> bool:
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     rate=st.floats(5, 1_000),
     burst=st.integers(1, 500),
