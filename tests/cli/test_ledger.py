@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 import os
 import re
 import shlex
@@ -246,6 +247,17 @@ async def test_export_has_the_fields_of_a_submit_line(mixed: Book, tmp_path: Pat
         ("row-1", "rejected", "", "ValidationException"),
         ("row-2", "unknown", "", "InternalServerException"),
     ]
+
+
+async def test_an_export_as_csv_reads_back_whatever_a_key_or_a_message_holds(tmp_path: Path) -> None:
+    key, message = 'a, "b"; c', 'no such thing: "x", y\r\nor z'
+    (tmp_path / "jobs.jsonl").write_text(json.dumps({"key": key, "application_id": APPLICATION, "script": "A,B"}))
+    async with scripted(error(400, "ValidationException", message=message)) as server:
+        book = Book(tmp_path, server.url)
+        assert (await book.submit(tmp_path / "jobs.jsonl", "--no-preflight")).code == 1
+    exported = await book("export", "night", "--format", "csv")
+    [row] = csv.DictReader(io.StringIO(exported.out, newline=""))
+    assert (row["key"], row["job"], row["error_message"]) == (key, "A,B", message)
 
 
 async def test_export_of_a_started_run_is_what_submit_printed(tmp_path: Path, book: Book) -> None:
