@@ -75,9 +75,16 @@ class CallError(M2AsyncError):
 
     may_have_started: bool = False
 
+    ended_by_service: bool = False
+    """Whether the service itself ended the exchange: a job that was not started by then is not started any more."""
+
 
 class ConfigurationError(CallError):
     """A setting is wrong: profile, region, endpoint, certificates or another; nothing was sent."""
+
+
+class WrongEventLoopError(CallError, RuntimeError):
+    """Something is used in another event loop or process than the one it was opened in; nothing was sent."""
 
 
 class CredentialsError(CallError):
@@ -86,6 +93,18 @@ class CredentialsError(CallError):
 
 class NotSentError(CallError):
     """No connection could be made, or it failed before the whole request was sent."""
+
+
+class SignatureTooLateError(NotSentError):
+    """The request was not sent, since its signature would have borne a later date than was written of it before."""
+
+
+class RepeatedCallError(CallError):
+    """A middleware or a session's hook wanted a second request sent in one call; only the first was."""
+
+    def __init__(self, message: str, *, may_have_started: bool) -> None:
+        super().__init__(message)
+        self.may_have_started = may_have_started
 
 
 class AnswerTimeoutError(CallError):
@@ -99,6 +118,10 @@ class ConnectionLostError(CallError):
 
     may_have_started = True
 
+    def __init__(self, message: str, *, ended_by_service: bool = False) -> None:
+        super().__init__(message)
+        self.ended_by_service = ended_by_service
+
 
 class UnreadableAnswerError(CallError):
     """An answer came that cannot be read as the service's model says."""
@@ -110,6 +133,26 @@ class CallCancelledError(CallError):
     """The caller was cancelled while the call was under way."""
 
     may_have_started = True
+
+
+def _may_have_started(code: str, http_status: int) -> bool:
+    """Whether a request with this error answer may have had its effect: the one place where that is decided.
+
+    Surely not if the status is a 4xx, whatever the code: "the client seems to have erred" (RFC 9110, section 15.5), and
+    the errors that the service's model has for StartBatchJob and that are raised before a job is started are all of
+    them: 400, 403, 404, 409, 429. Any other status leaves it open, also one with a code that otherwise means a refusal:
+    a 503 ThrottlingException may as well come from something that failed behind the service's front.
+
+    Nor is it sure of a 4xx that tells of a connection instead of the request: 408, which can be meant for an idle
+    connection while a request arrives on it (RFC 9110, section 15.5.9); 499, by which proxies say that they gave up a
+    request under way; and RequestAbortedException ("aborted before a reply is sent back", which has status 400),
+    RequestTimeout and RequestTimeoutException (AWS, "Common error types"; botocore.retries.standard has the latter two
+    as transient, not as refusals).
+    """
+    return not 400 <= http_status < 500 or http_status in {408, 499} or code in _CODES_OF_CONNECTIONS
+
+
+_CODES_OF_CONNECTIONS = frozenset({"RequestAbortedException", "RequestTimeout", "RequestTimeoutException"})
 
 
 class M2ServiceException(CallError):  # noqa: N818 - the services' exceptions bear the services' names
@@ -137,9 +180,9 @@ class M2ServiceException(CallError):  # noqa: N818 - the services' exceptions be
         self.request_id = request_id
         self.retry_after = retry_after
         self.details: Mapping[str, Any] = dict(details or {})
-        # A 4xx was refused before it had an effect; after anything else the job may run. But for 408: it can be meant
-        # for the idle connection, and be on its way while a request arrives whole (RFC 9110, section 15.5.9).
-        self.may_have_started: bool = not 400 <= http_status < 500 or http_status == 408
+        self.may_have_started: bool = _may_have_started(code, http_status)
+        # What stands between answers as well, with 502, 503 or 504, and without a request id of the service's.
+        self.ended_by_service: bool = http_status == 500 and request_id is not None
 
     @property
     def code(self) -> str:
@@ -215,7 +258,7 @@ class ValidationException(M2ServiceException):
 
 
 class ThrottlingException(M2ServiceException):
-    """The request rate exceeds a quota (HTTP 429); nothing was started."""
+    """The request rate exceeds a quota; with HTTP 429, as the service's model has it, nothing was started."""
 
     default_fault: ClassVar[Literal["client", "server"] | None] = "client"
 

@@ -8,7 +8,7 @@ attribute. Nothing of the host's logging is configured here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -36,14 +36,15 @@ class Events:
         self,
         key: str,
         request: StartBatchJob,
-        execution_id: str,
+        execution_id: str | None,
         request_id: str | None,
         attempt: int,
         elapsed: float,
         *,
         adopted: bool = False,
+        candidates: Sequence[str] = (),
     ) -> None:
-        """The job was started: one event for every execution id."""
+        """The job was started: one event for every execution id, or for one of the candidates."""
         if not self._is_enabled(logging.INFO):
             return
         self._logger.info(
@@ -54,6 +55,7 @@ class Events:
             attempt=attempt,
             elapsed=round(elapsed, 6),
             adopted=adopted,
+            **({"candidates": list(candidates)} if candidates else {}),
         )
 
     def rejected(self, key: str, request: StartBatchJob, error: CallError, attempt: int, elapsed: float) -> None:
@@ -74,9 +76,31 @@ class Events:
             "batch_job.retry", **self._job(key, request), **_error(error), attempt=attempt, wait=round(wait, 6)
         )
 
+    def not_started(self, key: str, request: StartBatchJob, attempt: int) -> None:
+        """It was found that the job was not started, and nobody waits for it: it is sent once it is submitted again."""
+        self._logger.warning("batch_job.not_started", **self._job(key, request), attempt=attempt)
+
+    def left(self, run: str, in_doubt: int, pending: int) -> None:
+        """An earlier process left jobs of a run: those in doubt are looked for, those not started wait for a submit."""
+        self._logger.warning("run.left_open", run=run, in_doubt=in_doubt, pending=pending)
+
     def reconcile_failed(self, application_id: str, error: CallError) -> None:
-        """The executions could not be listed, so nothing is known yet of the jobs in doubt."""
+        """The executions could not be listed, so nothing is known of jobs in doubt, nor of what others started."""
         self._logger.warning("reconcile.failed", application_id=application_id, **_error(error))
+
+    def listed_again(self, application_id: str) -> None:
+        """The executions of an application can be listed, after they could not be."""
+        self._logger.info("executions.listed_again", application_id=application_id)
+
+    def foreign_execution(self, application_id: str, job: str, execution_id: str, start_time: float) -> None:
+        """Somebody else started a job of this run: who started an execution of it can no longer be told."""
+        self._logger.warning(
+            "execution.foreign",
+            application_id=application_id,
+            job=job,
+            execution_id=execution_id,
+            start_time=start_time,
+        )
 
     def application_held(self, application_id: str, error: CallError) -> None:
         """The application refuses its jobs; they wait."""
@@ -87,12 +111,15 @@ class Events:
         key: str,
         application_id: str,
         job: str,
-        execution_id: str,
+        execution_id: str | None,
         status: str | None,
         return_code: str | None,
         judgement: Judgement,
     ) -> None:
-        """The execution has ended, as the service says, or it is no longer known to it."""
+        """The execution has ended, as the service says, or it is no longer known to it.
+
+        Without an id, all have ended of which it is one.
+        """
         write = self._logger.info if judgement.result is Result.SUCCESS else self._logger.error
         write(
             "execution.ended",
@@ -105,6 +132,10 @@ class Events:
             result=judgement.result.value,
             reason=judgement.reason,
         )
+
+    def opened_with(self, warning: str) -> None:
+        """Something about a run that somebody should know before it is sent."""
+        self._logger.warning("run.opened_with", warning=warning)
 
     def stopped(self, error: M2AsyncError) -> None:
         """Nothing more is sent at all."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
+from shlex import quote
 
 NOTHING = "—"
 """What stands where there is no value."""
@@ -11,6 +13,33 @@ NOTHING = "—"
 def visible(text: str) -> str:
     """Write out the characters that a screen would obey or not show, as Python does."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def visible_json(text: str) -> str:
+    """Write out the same characters in a line of JSON, as JSON does: whoever reads it gets them as they were."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet that opens a CSV file takes the text for a formula, and reckons it."""
+    return text.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def holds_controls(text: str) -> bool:
+    """Whether a text holds characters, besides ends of lines and tabs, that a screen would obey or not show."""
+    return not text.isprintable() and any(not (c.isprintable() or c in "\r\n\t") for c in text)
+
+
+def quoted(text: str) -> str:
+    """Quote a text for a shell; what a screen would obey or not show is spelled out as bash, zsh and ksh read it."""
+    return quote(text) if text.isprintable() else f"$'{''.join(map(_spelled, text))}'"
+
+
+def _spelled(character: str) -> str:
+    if character.isprintable():
+        return f"\\{character}" if character in "\\'" else character
+    errors = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
+    return "".join(f"\\{byte:03o}" for byte in character.encode(errors=errors))
 
 
 def number(value: float) -> str:

@@ -13,6 +13,7 @@ import anyio.lowlevel
 from aiohttp import web
 
 from m2async import LocalEndpoint, M2Client, ScriptJob, StartBatchJob
+from m2async.clock import ClockOffset
 from m2async.ledger import Ledger, RowState, Run
 from m2async.local.definitions import ApplicationDefinition, JobDefinition, StepDefinition
 from m2async.local.service import BatchService
@@ -105,8 +106,8 @@ class _Client(M2Client):
         self._simulation = simulation
 
     @property
-    def clock_offset(self) -> float | None:
-        return None if super().clock_offset is None else self._simulation.offset
+    def clock_offset(self) -> ClockOffset | None:
+        return None if super().clock_offset is None else ClockOffset.of(self._simulation.offset)
 
 
 def definitions(*ends: tuple[float, int]) -> list[JobDefinition]:

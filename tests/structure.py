@@ -19,8 +19,8 @@ CHECKOUT = Path(__file__).parents[1]
 NAME = "m2async"
 
 DATA_ORDER = (
-    "cli", "manifest", "keys", "service", "submitting", "pacing", "ledger", "client", "certainty", "following",
-    "events", "errors", "clock", "probing", "figures", "texts", "pages", "report", "dashboard",
+    "cli", "manifest", "service", "submitting", "pacing", "ledger", "client", "certainty", "following",
+    "events", "errors", "loops", "clock", "probing", "figures", "texts", "pages", "report", "dashboard",
     "local",
 )  # fmt: skip
 """The rooms as a request passes them, from the command to its outcome; then what is shown of it, and the rest."""

@@ -105,10 +105,10 @@ def test_codes_find_their_class_however_they_are_written(
         (404, False),
         (408, True),
         (429, False),
-        (499, False),
+        (499, True),
         (500, True),
         (503, True),
     ],
 )
-def test_only_a_4xx_but_408_says_that_nothing_was_started(status: int, may_have_started: bool) -> None:
+def test_only_a_4xx_of_the_request_itself_says_that_nothing_was_started(status: int, may_have_started: bool) -> None:
     assert service_exception("X", "said", http_status=status).may_have_started is may_have_started

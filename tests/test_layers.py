@@ -24,11 +24,13 @@ ONLY_IN = {
 """The libraries that are known in one place alone."""
 
 PURE = (
-    "errors.py", "keys.py", "texts.py", "service", "certainty/adopt.py", "certainty/verdict.py",
-    "submitting/consequences.py", "submitting/outcomes.py", "submitting/schedule.py", "following/plans.py",
-    "following/restart.py", "client/answers.py", "client/wire/http11.py", "client/wire/sigv4.py", "pacing/adaptive.py",
-    "pacing/bucket.py", "pacing/budget.py", "pacing/circuit.py", "pacing/estimate.py", "probing/bucket_fit.py",
-    "probing/plans.py", "probing/record.py", "ledger/states.py",
+    "errors.py", "texts.py", "service", "certainty/adopt.py", "certainty/calibration.py", "certainty/explained.py",
+    "certainty/law.py", "certainty/start_times.py", "certainty/verdict.py", "certainty/worlds.py", "ledger/changes.py",
+    "ledger/clocks.py", "submitting/consequences.py", "submitting/lane.py", "submitting/outcomes.py",
+    "submitting/schedule.py", "following/evidence.py", "following/plans.py", "following/restart.py",
+    "client/answers.py", "client/wire/http11.py", "client/wire/sigv4.py", "pacing/adaptive.py", "pacing/bucket.py",
+    "pacing/budget.py", "pacing/circuit.py", "pacing/estimate.py", "probing/bucket_fit.py", "probing/plans.py",
+    "probing/record.py", "ledger/states.py",
 )  # fmt: skip
 """What decides or translates, without input, output or waiting."""
 

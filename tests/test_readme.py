@@ -15,6 +15,7 @@ import pytest
 import m2async
 from m2async import LocalEndpoint, M2ServiceException, ScriptJob, StartBatchJob, errors
 from m2async.certainty.verdict import Verdict, verdict
+from tests.campaigns.faults import really_started
 from tests.cli import terminal
 from tests.cli.terminal import settings
 
@@ -56,14 +57,16 @@ def test_every_exception_of_a_call_without_an_answer_is_in_the_table() -> None:
     request = StartBatchJob("app", ScriptJob("X"))
     unanswered = [errors.AnswerTimeoutError, errors.ConnectionLostError, errors.UnreadableAnswerError]
     for kind in unanswered:
-        started, follows = rows["Timeout (also HTTP 408), lost connection, unreadable answer"]
+        started, follows = rows["Timeout (also HTTP 408 and 499), lost connection, unreadable answer"]
         assert started == "unknown"
         assert FOLLOWS[verdict(kind("x"), request, "hold")] in follows
         assert FOLLOWS[verdict(kind("x"), request, "adopt")] in follows
         assert FOLLOWS[verdict(kind("x"), request, "resend")] in follows
-    started, follows = rows["No connection"]
-    assert started == "no"
-    assert FOLLOWS[verdict(errors.NotSentError("x"), request, "hold")] in follows
+    late = "None: not sent within a minute, as on a machine that slept"
+    for kind, row in ((errors.NotSentError, "No connection"), (errors.SignatureTooLateError, late)):
+        started, follows = rows[row]
+        assert started == "no"
+        assert FOLLOWS[verdict(kind("x"), request, "hold")] in follows
 
 
 @pytest.mark.parametrize("line", re.findall(r"^m2async .*?(?=  +#)", README, re.MULTILINE))
@@ -81,8 +84,14 @@ async def test_the_example_of_the_library_runs(
     monkeypatch.chdir(tmp_path)
     program = README.partition("```python\n")[2].partition("```")[0]
     program = program.replace("ab2cdefghijklmnopqrstuvwxy", endpoint.application_ids[0])
-    done = await anyio.run_process([sys.executable, "-c", program], env=settings(endpoint.url))
-    assert len(re.findall(r"^\d+ started [a-z2-7]{26}$", done.stdout.decode(), re.MULTILINE)) == 30
+    december = program.replace("202611", "202612")
+    for text, month, when, executions in (
+        (program, "11", "now", 30), (program, "11", "before", 30), (december, "12", "now", 60),
+    ):  # fmt: skip
+        done = await anyio.run_process([sys.executable, "-c", text], env=settings(endpoint.url))
+        told = rf"^POSTTRAN/2026{month}\d\d started {when} [a-z2-7]{{26}}$"
+        assert len(re.findall(told, done.stdout.decode(), re.MULTILINE)) == 30
+        assert len(await really_started(endpoint.url)) == executions
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

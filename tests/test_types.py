@@ -41,7 +41,7 @@ async def watched(request: StartBatchJob, call_next: CallNext) -> StartBatchJobR
 def told(outcome: Outcome) -> str:
     match outcome:
         case Started():
-            return outcome.execution_id
+            return outcome.execution_id or ", ".join(outcome.candidates)
         case Rejected() | Unknown():
             return f"{outcome.key} {outcome.state} {outcome.attempts} {outcome.error.code} {outcome.to_line()}"
     assert_never(outcome)

@@ -17,11 +17,13 @@ else starts the same job no execution is foreign, so the truth is one of these w
 
 **What is said of a job** follows from the worlds:
 
-- `NotStarted` if it has no execution in any of them. That is so exactly if its windows hold none that may be its own:
-  were there one, taking it from its owner would give a world as well.
-- `Adopted` if it has the same executions in all of them, at least one, and in none of them is an execution of its
-  application and job foreign and within `Margins.vicinity` of one of its windows. Somebody who is seen to start this
-  very job may as well have started the execution that seems to be ours.
+- `NotStarted` if it has no execution in any of them, and `Adopted` if it has the same executions in all of them, at
+  least one; and in none of them is an execution of its application and job foreign and within `Margins.vicinity` of one
+  of its windows. Somebody who is seen to start this very job may as well have started the execution that seems to be
+  ours; and an execution that no attempt explains may be ours, if its time is further off than it is taken to be.
+- `StartedTogether`, by the same caution, if it and others have as many executions between them as attempts in every
+  world: all of them were started, and only which execution is whose differs from world to world. Each of them has one
+  attempt of unknown effect, and all are to be decided.
 - `Ambiguous` in every other case. It is not for ever: an attempt in flight that is answered, with an id or a refusal,
   takes worlds away and, where nothing is foreign, never adds one. So what was decided stays, and more can be.
 
@@ -37,18 +39,22 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from heapq import heappop, heappush
-from itertools import accumulate
 from typing import Generic, TypeVar, overload
 
+from m2async.certainty.worlds import Worlds
 from m2async.clock import CLOCK_TOLERANCE
 
 Id = TypeVar("Id", bound=Hashable)
+MOST_TOGETHER = 500
+"""Attempts of which it is said that they were started together, at most: each of them names the executions of all."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_SECOND = 253_402_300_799
+"""The last second that a timestamp can bear: the end of the year 9999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,7 @@ class Margins:
             be added to the attempts' times beforehand.
         late: how long after an attempt's end the service may still start its job. The settling delay is the natural
             value: what starts later than that is not waited for either.
-        vicinity: how far from an attempt's window a foreign execution of the same job makes its match unclear. If
+        vicinity: how far from an attempt's window a foreign execution of the same job makes it unclear. If
             others start that job evenly at some rate and none is seen within `vicinity` of a window of w seconds, then
             one is within the window with a probability of at most about 3 * w / (2 * vicinity) (the "rule of three",
             95 % confidence).
@@ -163,19 +169,31 @@ class NotStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class StartedTogether:
+    """The jobs of these ids were started as these executions, one each: only which is whose cannot be told.
+
+    `ids` are in the order in which they were sent, `execution_ids` in that of their start; there are as many of them.
+    """
+
+    ids: tuple[Hashable, ...]
+    execution_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ambiguous:
     """It cannot be told which executions are the job's, if any.
 
     `candidates` are the ids of all executions that its windows allow, those of its job before those of unsaid job, each
-    in the order of their start. `surely_started` says that one of its attempts has an execution in every possible world
-    and none nearby is foreign: only its id cannot be told.
+    in the order of their start; where there are none, those of its job nearby that are foreign in some world.
+    `surely_started` says that one of its attempts has an execution in every possible world and none nearby is foreign:
+    only its id cannot be told.
     """
 
     candidates: Sequence[str]
     surely_started: bool
 
 
-Decision = Adopted | NotStarted | Ambiguous
+Decision = Adopted | NotStarted | StartedTogether | Ambiguous
 """What is found out about a job whose answer was lost."""
 
 
@@ -217,17 +235,21 @@ def decide(
     listed_of = _by_job(executions, claimed)
 
     findings: dict[int, _AttemptFinding] = {}
+    together: dict[Id, StartedTogether] = {}
+    once = {id_ for id_, count in Counter(attempt.id for attempt in open_attempts).items() if count == 1}
     for (application_id, job), numbers in attempts_of.items():
         listed = listed_of.get((application_id, job), _NOTHING_LISTED)
         unsaid = listed_of.get((application_id, None), _NOTHING_LISTED)
-        found = _examine([open_attempts[number] for number in numbers], listed, unsaid, margins)
+        its_attempts = [open_attempts[number] for number in numbers]
+        found = _examine(its_attempts, listed, unsaid, margins)
         findings.update(zip(numbers, found, strict=True))
+        together |= _together(its_attempts, found, once)
 
     findings_of: dict[Id, list[_AttemptFinding]] = defaultdict(list)
     for number, attempt in enumerate(open_attempts):
         findings_of[attempt.id].append(findings[number])
     waiting = {attempt.id for attempt in open_attempts if not attempt.in_doubt}
-    return {id_: _decision(found) for id_, found in findings_of.items() if id_ not in waiting}
+    return {id_: together.get(id_) or _decision(found) for id_, found in findings_of.items() if id_ not in waiting}
 
 
 def listing_windows(
@@ -254,6 +276,11 @@ def listing_windows(
     }
 
 
+def listing_window(first: float, last: float) -> ListingWindow:
+    """Tell what to list for the start times of a stretch of time, in seconds of the epoch."""
+    return ListingWindow(_datetime(math.floor(first) - 1), _datetime(math.ceil(last) + 1))
+
+
 # From what was found about each attempt to what is said about an id
 
 
@@ -263,26 +290,66 @@ class _AttemptFinding:
 
     `execution` is the one it has in some world, as its start time and id. `is_fixed` says that the id to which the
     attempt belongs keeps the same executions through it and its like in all worlds; `is_certain`, that the attempt
-    itself has an execution in all of them; `is_clear`, that none in its vicinity is foreign in any of them.
+    itself has an execution in all of them. `foreign` are those in its vicinity that are foreign in some of them.
+    `cluster` is the mark that it shares with those with which it may exchange executions.
     """
 
     candidates: tuple[_ExecutionRange, ...]
     execution: tuple[float, str] | None
     is_fixed: bool
     is_certain: bool
-    is_clear: bool
+    foreign: _ExecutionRange
+    cluster: Hashable
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether none in its vicinity is foreign in any of them."""
+        return not self.foreign
+
+
+def _together(
+    attempts: Sequence[Attempt[Id]], findings: Sequence[_AttemptFinding], once: Container[Id]
+) -> dict[Id, StartedTogether]:
+    """Find those of one application and job that have as many executions together as attempts.
+
+    Attempts that may exchange executions, and each have one in every world, share exactly those. `once` are the ids
+    that have one attempt.
+    """
+    sharing: dict[Hashable, list[int]] = defaultdict(list)
+    for number, finding in enumerate(findings):
+        if finding.execution is not None:
+            sharing[finding.cluster].append(number)
+    together: dict[Id, StartedTogether] = {}
+    for numbers in sharing.values():
+        if 1 < len(numbers) <= MOST_TOGETHER and all(
+            findings[number].is_certain
+            and findings[number].is_clear
+            and attempts[number].in_doubt
+            and attempts[number].id in once
+            for number in numbers
+        ):
+            ids = [attempts[number].id for number in sorted(numbers, key=lambda n: _in_order(attempts[n]))]
+            executions = sorted(execution for n in numbers if (execution := findings[n].execution) is not None)
+            group = StartedTogether(tuple(ids), tuple(execution_id for _, execution_id in executions))
+            together |= dict.fromkeys(ids, group)
+    return together
+
+
+def _in_order(attempt: Attempt[Id]) -> tuple[float, float, str]:
+    return attempt.sent_at, attempt.ended_at or 0.0, repr(attempt.id)
 
 
 def _decision(findings: Sequence[_AttemptFinding]) -> Decision:
     is_fixed = all(finding.is_fixed for finding in findings)
     is_clear = all(finding.is_clear for finding in findings)
     executions = sorted(finding.execution for finding in findings if finding.execution is not None)
-    if is_fixed and not executions:
-        return NotStarted()
     if is_fixed and is_clear:
-        return Adopted(tuple(execution_id for _, execution_id in executions))
+        return Adopted(tuple(execution_id for _, execution_id in executions)) if executions else NotStarted()
     candidates = _Candidates([span for finding in findings for span in finding.candidates])
-    return Ambiguous(candidates, is_clear and any(finding.is_certain for finding in findings))
+    return Ambiguous(
+        candidates or _Candidates([finding.foreign for finding in findings]),
+        is_clear and any(finding.is_certain for finding in findings),
+    )
 
 
 # The executions of one application and job, in the order of their start
@@ -293,13 +360,21 @@ class _Listed:
 
     __slots__ = ("ids", "starts")
 
-    def __init__(self, executions: Iterable[ListedExecution]) -> None:
+    def __init__(self, starts: list[float], ids: list[str]) -> None:
+        self.starts = starts
+        self.ids = ids
+
+    @classmethod
+    def of(cls, executions: Iterable[ListedExecution]) -> _Listed:
         ordered = sorted((execution.start_time, execution.execution_id) for execution in executions)
-        self.starts = [start for start, _ in ordered]
-        self.ids = [execution_id for _, execution_id in ordered]
+        return cls([start for start, _ in ordered], [execution_id for _, execution_id in ordered])
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def only(self, positions: Sequence[int]) -> _Listed:
+        """Give some of them, by their positions in ascending order."""
+        return _Listed([self.starts[position] for position in positions], [self.ids[p] for p in positions])
 
     def between(self, earliest: float, latest: float) -> _ExecutionRange:
         """Give those that started within the two times, both included."""
@@ -357,7 +432,7 @@ class _Candidates(Sequence[str]):
         return repr(tuple(self))
 
 
-_NOTHING_LISTED = _Listed([])
+_NOTHING_LISTED = _Listed([], [])
 
 
 def _by_job(executions: Iterable[ListedExecution], claimed: Container[str]) -> dict[tuple[str, Hashable], _Listed]:
@@ -365,7 +440,7 @@ def _by_job(executions: Iterable[ListedExecution], claimed: Container[str]) -> d
     executions_of: dict[tuple[str, Hashable], list[ListedExecution]] = defaultdict(list)
     for execution in unclaimed.values():
         executions_of[execution.application_id, execution.job].append(execution)
-    return {key: _Listed(group) for key, group in executions_of.items()}
+    return {key: _Listed.of(group) for key, group in executions_of.items()}
 
 
 # All possible worlds of one application and job
@@ -378,9 +453,9 @@ def _examine(
     windows = [margins.window(attempt) for attempt in attempts]
     spans = [listed.between(*window) for window in windows]
     others = [unsaid.between(*window) for window in windows]
-    worlds = _Worlds([(span.first, span.end) for span in spans], len(listed))
+    worlds = Worlds([(span.first, span.end) for span in spans], len(listed))
 
-    foreign = [listed.starts[position] for position in worlds.foreign]
+    foreign = listed.only(worlds.foreign)
     ids_in: dict[Hashable, set[Id]] = defaultdict(set)
     for number, attempt in enumerate(attempts):
         ids_in[worlds.cluster[number]].add(attempt.id)
@@ -398,141 +473,14 @@ def _examine(
                 execution=None if position is None else (listed.starts[position], listed.ids[position]),
                 is_fixed=keeps_its_own and not may_have_other,
                 is_certain=worlds.is_certain[number],
-                is_clear=not _any_within(foreign, earliest - margins.vicinity, latest + margins.vicinity),
+                foreign=foreign.between(earliest - margins.vicinity, latest + margins.vicinity),
+                cluster=worlds.cluster[number],
             )
         )
     return findings
 
 
-class _Worlds:
-    """All maximum matchings of attempts with ranges of executions, as far as decisions need them.
-
-    Attributes, by the attempt's number unless said otherwise:
-        execution: the position of the execution that it has in one of the worlds, or None.
-        is_certain: whether it has an execution in every world.
-        cluster: a mark that it shares with the attempts with which it may exchange executions, directly or through
-            others; each of those that share a mark has another execution, or none, in some world.
-        foreign: the positions of the executions that are foreign in some world, in ascending order.
-
-    All worlds are had from the first one by chains of moves: an attempt leaves its execution and takes another of its
-    range, whose attempt moves on in turn. A chain is a world again if it comes back to its beginning, ends at a foreign
-    execution, or begins with an attempt that had none and ends with one that has none now. So everything follows from
-    what can be reached by moves from each execution; and as an attempt's range holds the one that it leaves, what can
-    be reached is a range as well.
-    """
-
-    def __init__(self, ranges: Sequence[tuple[int, int]], executions: int) -> None:
-        attempt_of = _maximum_matching(ranges, executions)
-        self.execution: list[int | None] = [None] * len(ranges)
-        for position, number in attempt_of.items():
-            self.execution[number] = position
-
-        # From here on positions count the taken executions only: the others have no attempt that could move.
-        taken = list(attempt_of)
-        taken_before = _counts(position in attempt_of for position in range(executions))
-        among_taken = [(taken_before[first], taken_before[end]) for first, end in ranges]
-        reach = _reach([among_taken[attempt_of[position]] for position in taken])
-
-        # A chain can end at a foreign execution if one is in the range of an attempt that it reaches.
-        free_in_range = [
-            end - first > stop - start for (first, end), (start, stop) in zip(ranges, among_taken, strict=True)
-        ]
-        free_before = _counts(free_in_range[attempt_of[position]] for position in taken)
-        may_be_left = [free_before[stop] > free_before[start] for start, stop in reach]
-
-        # A chain that begins with an attempt without execution reaches what its range reaches.
-        begin = [among_taken[number] for number, position in enumerate(self.execution) if position is None]
-        touched = _covered(begin, len(taken))
-        contested = _covered([reach[index] for index, is_touched in enumerate(touched) if is_touched], len(taken))
-
-        index_of = {position: index for index, position in enumerate(taken)}
-        self.foreign = [
-            position for position in range(executions) if position not in attempt_of or may_be_left[index_of[position]]
-        ]
-        self.is_certain = [False] * len(ranges)
-        self.cluster: list[Hashable] = [None] * len(ranges)
-        for index, position in enumerate(taken):
-            number = attempt_of[position]
-            self.is_certain[number] = not contested[index]
-            # Along closed chains exchange those that reach each other, which are those that reach the same.
-            self.cluster[number] = reach[index]
-
-        # Attempts that are not certain exchange with all that want an execution which they may have.
-        replaceable = sorted(
-            (span, number) for number, span in enumerate(ranges) if span[0] < span[1] and not self.is_certain[number]
-        )
-        group, group_end = 0, 0
-        for (first, end), number in replaceable:
-            if first >= group_end:
-                group += 1
-            group_end = max(group_end, end)
-            self.cluster[number] = group
-
-
-def _maximum_matching(ranges: Sequence[tuple[int, int]], executions: int) -> dict[int, int]:
-    """Match greedily: each execution goes to the attempt, of those that may have it, whose range ends first.
-
-    Gives the attempts' numbers by the executions' positions, in ascending order of position.
-    """
-    by_first = sorted(range(len(ranges)), key=lambda number: ranges[number][0], reverse=True)
-    waiting: list[tuple[int, int]] = []
-    attempt_of: dict[int, int] = {}
-    for position in range(executions):
-        while by_first and ranges[by_first[-1]][0] <= position:
-            number = by_first.pop()
-            heappush(waiting, (ranges[number][1], number))
-        while waiting and waiting[0][0] <= position:
-            heappop(waiting)
-        if waiting:
-            attempt_of[position] = heappop(waiting)[1]
-    return attempt_of
-
-
-def _reach(moves: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Tell what can be reached from each position by any number of moves, each anywhere into a range around itself.
-
-    A round looks up what is reached from all that was reached so far, so the number of moves doubles with each.
-    """
-    firsts, ends = [first for first, _ in moves], [end for _, end in moves]
-    while True:
-        lowest, highest = _extremes(min, firsts), _extremes(max, ends)
-        further_firsts = [lowest(first, end) for first, end in zip(firsts, ends, strict=True)]
-        further_ends = [highest(first, end) for first, end in zip(firsts, ends, strict=True)]
-        if (further_firsts, further_ends) == (firsts, ends):
-            return list(zip(firsts, ends, strict=True))
-        firsts, ends = further_firsts, further_ends
-
-
-def _extremes(extreme: Callable[[int, int], int], values: list[int]) -> Callable[[int, int], int]:
-    """Prepare the look-up of the minimum or maximum of a range of values: a sparse table."""
-    rows = [values]
-    width = 1
-    while 2 * width <= len(values):
-        rows.append(list(map(extreme, rows[-1], rows[-1][width:])))
-        width *= 2
-
-    def look_up(first: int, end: int) -> int:
-        power = (end - first).bit_length() - 1
-        return extreme(rows[power][first], rows[power][end - (1 << power)])
-
-    return look_up
-
-
 # Ranges and times
-
-
-def _counts(flags: Iterable[bool]) -> list[int]:
-    """Count the flags that are set before each position, and before the end."""
-    return list(accumulate(flags, initial=0))
-
-
-def _covered(ranges: Iterable[tuple[int, int]], size: int) -> list[bool]:
-    """Tell for each position whether a range covers it."""
-    changes = [0] * (size + 1)
-    for first, end in ranges:
-        changes[first] += 1
-        changes[end] -= 1
-    return [depth > 0 for depth in accumulate(changes[:size])]
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -546,11 +494,5 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def _any_within(times: Sequence[float], earliest: float, latest: float) -> bool:
-    """Tell whether one of the times, which are in ascending order, is within the two, both included."""
-    index = bisect_left(times, earliest)
-    return index < len(times) and times[index] <= latest
-
-
 def _datetime(seconds: int) -> datetime:
-    return _EPOCH + timedelta(seconds=seconds)
+    return _EPOCH + timedelta(seconds=min(max(seconds, 0), _LAST_SECOND))

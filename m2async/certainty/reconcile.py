@@ -2,30 +2,41 @@
 
 The matching itself is `adopt.py`'s. This brings it what it needs, in the order that it needs it in: first the
 executions, then the open attempts and what is claimed, so that no execution stands without its attempt; and it sees
-to what the matching takes for granted, namely that the clocks agree and that jobs are listed as they were sent.
+to what the matching takes for granted, namely that clocks agree, and that the list shows what was started, when it was
+and as it was sent (`calibration.py`). Where that cannot be seen, nothing is called not started.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+import math
+from collections.abc import AsyncIterator, Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
-from m2async.certainty.adopt import Attempt, Decision, ListedExecution, Margins, decide, listing_windows
-from m2async.ledger import Ledger, OpenAttempt
-from m2async.service import BatchJobExecution, Job
+from m2async.certainty.adopt import (
+    Adopted,
+    Ambiguous,
+    Attempt,
+    Decision,
+    ListedExecution,
+    ListingWindow,
+    NotStarted,
+    StartedTogether,
+    decide,
+    listing_window,
+    listing_windows,
+)
+from m2async.certainty.application import ApplicationOfRun, RowId, TellsClock, attempt_of
+from m2async.certainty.calibration import ANY_TIME, Calibration, calibrate
+from m2async.certainty.explained import as_foreign, foreign_among
+from m2async.certainty.start_times import StartTimes, as_window, closer_window, seen_outside
+from m2async.ledger import AnsweredAttempt, ForeignExecution, OpenAttempt
+from m2async.service import BatchJobExecution
 
-RowId = tuple[int, int]
-"""A row of a ledger: its run's id and its number."""
 
-
-class ListsExecutions(Protocol):
+class ListsExecutions(TellsClock, Protocol):
     """What a reconciler needs of a client; M2Client is one."""
-
-    @property
-    def clock_offset(self) -> float | None:
-        """How far the service's clock is ahead of the local one, in seconds; None if that is not known yet."""
 
     def list_batch_job_executions(
         self,
@@ -38,92 +49,327 @@ class ListsExecutions(Protocol):
         """Iterate over an application's executions within a window of time."""
 
 
+_ROUNDS = 4
+_LATELY = 600.0
+"""Seconds of which answered executions are listed to learn how far start times are off."""
+
+_VAGUE = 120.0
+"""Seconds that the times of an attempt's beginning and end are apart where it is hardly known when it was."""
+
+
+class Reconciled(NamedTuple):
+    """What was found out about rows in doubt, by their numbers.
+
+    The ids of those that were started together are the numbers of their rows, each with that of its attempt in doubt.
+    `foreign` are executions of their jobs that somebody else started and of which the run's ledger did not know yet.
+    `may_change` says that attempts were under way or too young when it was decided: once they are answered or listed,
+    they may make others clear.
+    """
+
+    decisions: dict[int, Decision]
+    foreign: list[ForeignExecution]
+    may_change: bool
+
+
 async def reconcile(
-    client: ListsExecutions,
-    ledger: Ledger,
-    application_id: str,
-    *,
-    settled_before: float,
-    margins: Margins,
-    wanted: Collection[RowId],
-    echoes: Mapping[str, Job],
-) -> dict[RowId, Decision]:
-    """Decide the rows of an application that are in doubt.
+    client: ListsExecutions, of: ApplicationOfRun, *, settled_before: float, wanted: Collection[int]
+) -> Reconciled:
+    """Decide the rows of a run that are in doubt at an application.
 
     Arguments:
         client: lists the executions.
-        ledger: knows the open attempts, of all runs, and what is claimed.
-        application_id: whose rows to decide.
-        settled_before: attempts that ended later than this, in seconds of the epoch, are too young to be decided: the
-            service's list may lag behind, and its starts too.
-        margins: what is not known exactly about times, once the clocks' difference is known.
-        wanted: the rows to decide; others just compete for executions.
-        echoes: what some executions were started as, by their ids: where the service lists none of them in the same
-            terms, an execution of a job that nobody attempted is held for one that may be anybody's.
+        of: the application and the run; where it is not known whether the run was sent there before it was opened, what
+            was sent then may be listed elsewhere, and is left open.
+        settled_before: attempts that ended later than this, by the local clock in seconds of the epoch, are too young
+            to be decided: the service's list may lag behind, and its starts too.
+        wanted: the numbers of the rows to decide; others just compete for executions.
+
+    Jobs that somebody else is seen to start are Ambiguous from then on, for as long as the run goes on: who started an
+    execution of theirs is no longer to be told. The run keeps note of that.
 
     Raises the CallError of a list that cannot be had; nothing is decided then.
     """
-    listed = await _list(client, ledger, application_id, settled_before, margins, wanted)
-    # From here on nothing is listed: attempts and claims are younger than the list, as the matching needs it.
-    attempts = await _attempts(client, ledger, application_id, settled_before, wanted)
-    claimed = await ledger.claimed(application_id, {execution.execution_id for execution in listed})
-    if not any(echoes.get(execution.execution_id) == execution.job for execution in listed):
+    view = _View(client, of, settled_before, wanted)
+    attempts, claimed, decisions = await view.decide()
+    if view.rash(attempts, decisions):
+        view.anywhere = True
+        attempts, claimed, decisions = await view.decide()
+    known = await of.run.foreign()
+    unexplained = view.unexplained(attempts, claimed | {execution.execution_id for execution in known})
+    foreign = await of.run.note_foreign(as_foreign(unexplained))
+    shared = {execution.job for execution in (*known, *foreign) if execution.application_id == of.id}
+    for attempt in attempts:
+        decision = decisions.get(attempt.id)
+        # Where executions that were answered are not listed, its own may be missing as well.
+        is_unseen = view.calibration.missing and isinstance(decision, NotStarted | StartedTogether)
+        is_elsewhere = not of.knows_place and bool(view.former & {attempt.id, *_with(decision)})
+        if decision is not None and (is_unseen or is_elsewhere or attempt.job in shared):
+            decisions[attempt.id] = _left_open(decision)
+    return Reconciled(
+        {row[1]: view.by_attempt(decision) for row, decision in decisions.items() if row in view.rows},
+        foreign,
+        view.is_unsettled,
+    )
+
+
+def _with(decision: Decision | None) -> Sequence[Any]:
+    """Give the rows that are decided together with one: what holds for one of them must hold for all."""
+    return decision.ids if isinstance(decision, StartedTogether) else ()
+
+
+async def learn_start_times(client: ListsExecutions, of: ApplicationOfRun) -> None:
+    """Learn from rows that were answered lately how far start times are off, before anything is in doubt.
+
+    Raises the CallError of a list that cannot be had.
+    """
+    await _View(client, of, -math.inf, ()).learn()
+
+
+def _executions_of(decision: Decision) -> Sequence[str]:
+    return decision.execution_ids if isinstance(decision, Adopted | StartedTogether) else ()
+
+
+def _left_open(decision: Decision) -> Ambiguous:
+    match decision:
+        case Adopted() | StartedTogether():
+            return Ambiguous(decision.execution_ids, surely_started=False)
+        case NotStarted():
+            return Ambiguous((), surely_started=False)
+        case Ambiguous():
+            return decision
+
+
+class _View:
+    """What is seen of an application's executions, and how far that can be trusted."""
+
+    def __init__(
+        self, client: ListsExecutions, of: ApplicationOfRun, settled_before: float, wanted: Collection[int]
+    ) -> None:
+        self._client = client
+        self._of = of
+        self._settled_before = settled_before
+        self._seen: dict[str, ListedExecution] = {}
+        self._covered: list[tuple[float, float]] = []
+        self._attempt_of: dict[RowId, int] = {}  # the last attempt in doubt of each row
+        self._start_times = StartTimes((), {})
+        self._closer: dict[Attempt[RowId], Attempt[RowId]] = {}  # with windows that are narrower
+        self.former: set[RowId] = set()  # whose attempts were sent before the run was opened
+        self.is_unsettled: bool = False  # whether attempts are under way or too young
+        self.anywhere: bool = False  # whether start times may be off by as much as they like
+        self.rows: frozenset[RowId] = frozenset((of.run.info.id, number) for number in wanted)
+        self.calibration: Calibration = calibrate((), (), of.margins, (), settled_before=-math.inf)
+
+    @property
+    def listed(self) -> list[ListedExecution]:
+        """The executions, their start times by the clock of the service's answers."""
+        return [self.calibration.corrected(execution) for execution in self._seen.values()]
+
+    async def decide(self) -> tuple[list[Attempt[RowId]], set[str], dict[RowId, Decision]]:
+        """List what may matter and decide the rows; gives with that all open attempts, and what is claimed.
+
+        The first list tells what the service's clock says, and what is in it how far its times can be relied on.
+        """
+        attempts = await self._attempts()
+        for _ in range(_ROUNDS):
+            windows = [window for window in self._windows(attempts) if not self._is_covered(window)]
+            if not windows:
+                break
+            for window in windows:
+                await self._list(window)
+            await self._calibrate(attempts)
+            attempts = await self._attempts()
+        # Attempts and claims are younger than the list, as the matching needs it.
+        claimed = await self._of.ledger.claimed(self._of.id, self._seen)
+        return attempts, claimed, self._decide(attempts, claimed)
+
+    async def learn(self) -> None:
+        """List the executions that were answered lately, and take note of their start times."""
+        recent = await self._of.recently_answered()
+        if not recent:
+            return
+        newest = max(each.ended_before for each in recent)
+        recent = [each for each in recent if each.ended_before > newest - _LATELY]
+        around = self._of.margins.uncertainty + self._of.margins.resolution
+        first = min(each.sent_after for each in recent) - around
+        last = newest + around
+        await self._list(listing_window(first, last))
+        self._note_start_times(recent)
+
+    def _note_start_times(self, witnesses: Sequence[AnsweredAttempt]) -> None:
+        self._start_times = StartTimes(witnesses, {each.execution_id: each.start_time for each in self._seen.values()})
+        self._of.precision.learn(self._start_times)
+
+    def _decide(self, attempts: Sequence[Attempt[RowId]], claimed: set[str]) -> dict[RowId, Decision]:
+        """Decide the rows, those of each kind of job apart: of each it is known how it is listed."""
+        decisions: dict[RowId, Decision] = {}
         attempted = {attempt.job for attempt in attempts}
-        listed = [e if e.job in attempted or e.execution_id in claimed else replace(e, job=None) for e in listed]
-    decisions = decide(attempts, listed, claimed=claimed, margins=margins)
-    return {row: decision for row, decision in decisions.items() if row in wanted}
+        margins = self.calibration.margins
+        for kind in {type(attempt.job) for attempt in attempts}:
+            of_kind = [attempt for attempt in attempts if type(attempt.job) is kind]
+            listed = self.listed
+            if kind not in self.calibration.kinds:  # a job that nobody attempted may be one of these, in other terms
+                listed = [
+                    execution
+                    if execution.job in attempted or execution.execution_id in claimed
+                    else replace(execution, job=None)
+                    for execution in listed
+                ]
+            found = decide(of_kind, listed, claimed=claimed, margins=margins)
+            if kind in self.calibration.kinds:
+                self._look_closer(of_kind, listed, claimed, found)
+            if self.anywhere:
+                rash = self.rash(of_kind, found)
+                adopted = {
+                    execution_id
+                    for row, decision in found.items()
+                    if isinstance(decision, Adopted | StartedTogether) and row not in rash
+                    for execution_id in decision.execution_ids
+                }
+                anywhere = decide(
+                    of_kind, listed, claimed=claimed | adopted, margins=replace(margins, uncertainty=ANY_TIME)
+                )
+                found |= {row: _left_open(anywhere[row]) for row in rash if anywhere[row] != found[row]}
+            decisions |= found
+        return decisions
 
-
-async def _list(
-    client: ListsExecutions,
-    ledger: Ledger,
-    application_id: str,
-    settled_before: float,
-    margins: Margins,
-    wanted: Collection[RowId],
-) -> list[ListedExecution]:
-    """List what may matter, by the service's clock: the first list tells what that clock says."""
-    listed: list[ListedExecution] = []
-    for _ in range(3):
-        attempts = await _attempts(client, ledger, application_id, settled_before, wanted)
-        offset = client.clock_offset
-        listed = [
-            ListedExecution(
-                execution.execution_id, execution.application_id, execution.job, execution.start_time.timestamp()
-            )
-            for window in listing_windows(attempts, margins).get(application_id, [])
-            async for execution in client.list_batch_job_executions(
-                application_id, started_after=window.started_after, started_before=window.started_before
-            )
+    def _look_closer(
+        self,
+        attempts: Sequence[Attempt[RowId]],
+        listed: Sequence[ListedExecution],
+        claimed: set[str],
+        found: dict[RowId, Decision],
+    ) -> None:
+        """Decide by narrower windows what is ambiguous, unless something contradicts them."""
+        if self._of.precision.is_refuted or not any(attempt in self._closer for attempt in attempts):
+            return
+        margins = self.calibration.margins
+        pairs = [(as_window(attempt, margins), self._closer.get(attempt)) for attempt in attempts]
+        unclaimed = [each for each in listed if each.execution_id not in claimed]
+        outside = seen_outside(pairs, unclaimed)
+        if outside:
+            self._of.precision.refute()
+            for row, decision in found.items():
+                if isinstance(decision, Adopted | StartedTogether) and not outside.isdisjoint(decision.execution_ids):
+                    found[row] = _left_open(decision)
+            return
+        closer = [narrow or wide for wide, narrow in pairs]
+        exact = replace(margins, uncertainty=0.0, resolution=0.0, late=0.0)
+        decided = decide(closer, listed, claimed=claimed, margins=exact)
+        otherwise = [
+            row
+            for row, decision in found.items()
+            if isinstance(decision, Adopted | NotStarted) and decided[row] != decision
         ]
-        now_known = client.clock_offset
-        if offset == now_known or abs((offset or 0.0) - (now_known or 0.0)) <= margins.uncertainty:
-            break
-    return listed
+        if otherwise:
+            self._of.precision.refute()
+            found |= {row: _left_open(found[row]) for row in otherwise}
+            return
+        # Seen within the wide window of one that has a narrow one, and only in wide ones of others: it may be either's.
+        unsure = seen_outside([pair for pair in pairs if pair[1] is not None], unclaimed)
+        ambiguous = {row: decision for row, decision in found.items() if isinstance(decision, Ambiguous)}
+        for row, decision in ambiguous.items():
+            closely = decided[row]
+            told_by = decision.candidates if isinstance(closely, NotStarted) else _executions_of(closely)
+            if unsure.isdisjoint(told_by) and ambiguous.keys() >= set(_with(closely)):
+                found[row] = closely
 
+    def rash(self, attempts: Sequence[Attempt[RowId]], decisions: Mapping[RowId, Decision]) -> set[RowId]:
+        """Give the rows whose decision takes for granted that start times are right, or is made by a vague time.
 
-async def _attempts(
-    client: ListsExecutions,
-    ledger: Ledger,
-    application_id: str,
-    settled_before: float,
-    wanted: Collection[RowId],
-) -> list[Attempt[RowId]]:
-    """Open attempts by the service's clock: those that are not wanted, or too young, just compete."""
+        Where that is not known, an execution that nothing explains may be theirs, whatever its time is said to be.
+        """
+        unsure = {attempt.id for attempt in attempts if not self.calibration.holds_for(attempt)}
+        vague = {
+            attempt.id
+            for attempt in attempts
+            if not self.calibration.is_sound and attempt.ended_at and attempt.ended_at - attempt.sent_at > _VAGUE
+        }
+        return {
+            row
+            for row, decision in decisions.items()
+            if (isinstance(decision, NotStarted) and row in unsure)
+            or (isinstance(decision, Adopted | StartedTogether) and vague & {row, *_with(decision)})
+        }
 
-    def is_in_doubt(attempt: OpenAttempt) -> bool:
-        settled = attempt.ended_at is not None and attempt.ended_at <= settled_before
-        return settled and (attempt.run_id, attempt.number) in wanted
+    def by_attempt(self, decision: Decision) -> Decision:
+        """Give a decision with rows as they are written: by their numbers and attempts."""
+        if not isinstance(decision, StartedTogether):
+            return decision
+        rows: Sequence[Any] = decision.ids
+        return replace(decision, ids=tuple((row[1], self._attempt_of[row]) for row in rows))
 
-    offset = client.clock_offset or 0.0
-    return [
-        Attempt(
-            (attempt.run_id, attempt.number),
-            attempt.application_id,
-            attempt.job,
-            attempt.sent_at + offset,
-            None if attempt.ended_at is None else attempt.ended_at + offset,
-            in_doubt=is_in_doubt(attempt),
+    def unexplained(self, attempts: Sequence[Attempt[RowId]], explained: Container[str]) -> list[ListedExecution]:
+        """Give the executions of jobs in doubt that no attempt can have started, but for those that are explained."""
+        attempted = {attempt.job for attempt in attempts}
+        listed = [each for each in self.listed if each.job in attempted and each.execution_id not in explained]
+        return foreign_among(listed, [self._at_any_time(attempt) for attempt in attempts], self.calibration)
+
+    def _at_any_time(self, attempt: Attempt[RowId]) -> Attempt[RowId]:
+        """Give an attempt as one that may have started any time, where that is how it is looked for."""
+        if attempt.ended_at is None or not (self.anywhere and attempt.in_doubt) or self.calibration.holds_for(attempt):
+            return attempt
+        return replace(attempt, sent_at=attempt.sent_at - ANY_TIME, ended_at=attempt.ended_at + ANY_TIME)
+
+    def _windows(self, attempts: Sequence[Attempt[RowId]]) -> list[ListingWindow]:
+        margins = self.calibration.margins
+        if self.anywhere:
+            margins = replace(margins, uncertainty=ANY_TIME)
+        ahead = self.calibration.ahead
+        shifted = [
+            replace(
+                attempt,
+                sent_at=attempt.sent_at + ahead,
+                ended_at=None if attempt.ended_at is None else attempt.ended_at + ahead,
+            )
+            for attempt in attempts
+        ]
+        return listing_windows(shifted, margins).get(self._of.id, [])
+
+    def _is_covered(self, window: ListingWindow) -> bool:
+        first, last = window.started_after.timestamp(), window.started_before.timestamp()
+        return any(start <= first and last <= end for start, end in self._covered)
+
+    async def _list(self, window: ListingWindow) -> None:
+        async for execution in self._client.list_batch_job_executions(
+            self._of.id, started_after=window.started_after, started_before=window.started_before
+        ):
+            # One that says to be another application's, in this one's list, may be anybody's.
+            job = execution.job if execution.application_id == self._of.id else None
+            self._seen[execution.execution_id] = ListedExecution(
+                execution.execution_id, self._of.id, job, execution.start_time.timestamp()
+            )
+        self._covered.append((window.started_after.timestamp(), window.started_before.timestamp()))
+
+    async def _calibrate(self, attempts: Sequence[Attempt[RowId]]) -> None:
+        name = self._of.run.info.name
+        witnesses = await self._of.witnesses((name, attempt.id[1]) for attempt in attempts if attempt.in_doubt)
+        known = {each.execution_id for each in witnesses}
+        recent = [each for each in await self._of.recently_answered() if each.execution_id not in known]
+        witnesses += [each for each in recent if each.execution_id in self._seen]
+        self._note_start_times(witnesses)
+        self.calibration = self._of.calibration(
+            list(self._seen.values()), witnesses, self._covered, settled_before=self._settled_before
         )
-        for attempt in await ledger.open_attempts(application_id)
-    ]
+
+    async def _attempts(self) -> list[Attempt[RowId]]:
+        """Open attempts by the service's clock: those that are not wanted, or too young, just compete."""
+
+        def is_settled(attempt: OpenAttempt) -> bool:
+            return attempt.ended_by is not None and attempt.ended_by <= self._settled_before
+
+        def is_in_doubt(attempt: OpenAttempt) -> bool:
+            return is_settled(attempt) and (attempt.run_id, attempt.number) in self.rows
+
+        opened = await self._of.open_attempts()
+        self.is_unsettled = not all(is_settled(attempt) for attempt in opened)
+        self._of.precision.keep(opened)
+        self._attempt_of = {(attempt.run_id, attempt.number): attempt.attempt for attempt in opened}
+        attempts = [attempt_of(attempt, in_doubt=is_in_doubt(attempt)) for attempt in opened]
+        self._closer = {}
+        for attempt, of in zip(attempts, opened, strict=True):
+            bounds = self._of.precision.of_attempt(of, self._start_times)
+            closer = closer_window(attempt, of, bounds, self.calibration)
+            if closer is not None:
+                self._closer[attempt] = closer
+        self.former = {(attempt.run_id, attempt.number) for attempt in opened if attempt.is_former}
+        return attempts

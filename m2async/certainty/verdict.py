@@ -15,6 +15,7 @@ from m2async.errors import (
     NotSentError,
     ResourceNotFoundException,
     ThrottlingException,
+    WrongEventLoopError,
 )
 from m2async.service import StartBatchJob
 
@@ -36,17 +37,23 @@ class Verdict(Enum):
 def verdict(error: CallError, request: StartBatchJob, on_unknown: OnUnknown) -> Verdict:
     """Decide what follows from a failed attempt.
 
-    Only two kinds of failure are retried by themselves: those after which the job was surely not started and
-    that may pass (a throttled call, a connection that could not be made), and, if the caller says
-    `on_unknown="resend"`, those after which it may have been.
+    Whether the job may have been started is the error's to say, and comes before all else: what may have been is
+    sent again only if the caller says `on_unknown="resend"`, whatever else the error is. Of the others, those are
+    retried by themselves that may pass: a throttled call, a connection that could not be made.
     """
+    if error.may_have_started:
+        return {"adopt": Verdict.ADOPT, "hold": Verdict.HOLD, "resend": Verdict.RETRY}[on_unknown]
     match error:
-        case CredentialsError() | ConfigurationError() | AuthenticationException() | AccessDeniedException():
+        case (
+            CredentialsError()
+            | ConfigurationError()
+            | WrongEventLoopError()
+            | AuthenticationException()
+            | AccessDeniedException()
+        ):
             return Verdict.STOP
         case ThrottlingException() | NotSentError():
             return Verdict.RETRY
-        case _ if error.may_have_started:
-            return {"adopt": Verdict.ADOPT, "hold": Verdict.HOLD, "resend": Verdict.RETRY}[on_unknown]
         case ConflictException():
             return Verdict.HOLD_APPLICATION
         case ResourceNotFoundException() if error.resource_id in {None, request.application_id}:

@@ -21,7 +21,7 @@ def check(path: str, application: str | None, params: dict[str, str], service: S
         manifest = Manifest(stack, path, application, params)
         summary = manifest.check()
         wanted = NamedJobs()
-        with manifest.rows({}) as rows:
+        with manifest.unchanged(), manifest.rows({}) as rows:
             for _ in wanted.watch(rows):
                 pass
         report = _look_up(service, wanted)

@@ -44,24 +44,21 @@ class Following:
     async def run(self) -> None:
         """Track until no more rows are started and all executions have ended."""
         try:
-            await self._show_what_ended_before()
+            if self._lines is not None:
+                await self._lines.show_ends(self._run)
             async with self._tracker:
                 async for change in self._tracker:
-                    if self._lines is not None and change.execution.ended:
+                    if self._lines is not None and change.execution.is_over:
                         self._lines.ended(change.execution)
                     elif change.judgement.result is Result.FAILURE:
                         say(f"m2async: {change.key}: {change.judgement.reason}")
-                    self.dispatch.judged(change.key, change.judgement)
+                    self.dispatch.judged(change.key, change.judgement, is_over=change.execution.is_over)
+            if self._lines is not None:
+                await self._lines.show_gone(self._run)
         except M2AsyncError as error:
             self._stop(f"the executions cannot be followed: {error.code}: {error.message}")
         finally:
             self._ended.set()
-
-    async def _show_what_ended_before(self) -> None:
-        if self._lines is not None:
-            async for execution in self._run.all_executions():
-                if execution.ended:
-                    self._lines.ended(execution)
 
     async def to_the_end(self) -> None:
         """Note that no more rows are started; if somebody needs the ends of those that were, wait for them."""

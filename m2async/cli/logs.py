@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from m2async.cli.ledgers import with_ledger
+from m2async.cli.ledgers import named_group, with_ledger
 from m2async.cli.output import BAD_INPUT, emit, fail, say
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
@@ -15,15 +15,18 @@ from m2async.ledger import Ledger, TrackedExecution
 def logs(url: str | None, run_name: str, key: str, service: Service) -> None:
     """Print the log streams of a row's execution; the row's result does not depend on them."""
 
-    async def find(ledger: Ledger) -> TrackedExecution | None:
+    async def find(ledger: Ledger) -> tuple[TrackedExecution | None, str]:
         view = await ledger.run(run_name)
         row = await view.row(key)
         found = await view.executions(row.number, row.number)
-        return found[0] if found else None
+        group = await named_group(view, found[0]) if found and found[0].group is not None else ""
+        return found[0] if found else None, group
 
-    execution = with_ledger(url, find)
+    execution, group = with_ledger(url, find)
     if execution is None:
         fail(f"{key} has no execution, as far as is known, so there are no logs to read", BAD_INPUT)
+    if group:
+        fail(f"{group}, so there are no logs to read", BAD_INPUT)
     result, reason = execution.judgement
     say(f"{key}: {result.value}: {reason}")
 

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from m2async.cli.output import BAD_INPUT, fail, say
 from m2async.errors import InvalidRequestError, ManifestError, ManifestProblem
+from m2async.ledger import DuplicateKeyError
 from m2async.manifest import ManifestRow, ManifestSummary, check_manifest, find_lines, read_manifest
 from m2async.submitting import Finding
 from m2async.texts import plural
@@ -60,18 +61,26 @@ class Manifest:
         """What the ledger calls it."""
         return "stdin" if self._path == "-" else str(Path(self._path).name)
 
+    @property
+    def is_file(self) -> bool:
+        """Whether its name says which one it is: standard input and pipes are called alike."""
+        return self._copy is None
+
     @cached_property
     def digest(self) -> str:
         """A digest of its content and of the options over its rows: equal digests mean equal rows."""
         try:
             return self._digest()
         except OSError as exc:
-            self.refuse(exc)
+            self._refuse(exc)
 
-    def _digest(self) -> str:
+    def _digest_of_options(self) -> hashlib._Hash:
         digest = hashlib.sha256(repr(sorted(self._settings["params"].items())).encode())
         digest.update(repr(self._settings["application_id"]).encode())
-        source = self._source()
+        return digest
+
+    def _digest(self) -> str:
+        digest, source = self._digest_of_options(), self._source()
         with contextlib.nullcontext(source) if not isinstance(source, str) else Path(source).open("rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
@@ -98,22 +107,43 @@ class Manifest:
     def rows(self, after: MutableMapping[str, Sequence[str]]) -> Iterator[Iterator[ManifestRow]]:
         """Give its rows one by one, up to the first problem, and close it in the end.
 
-        Keys that come twice are left to the ledger to find.
+        Keys that come twice are left to the ledger to find. Behind the last row it is a ManifestError if what was read
+        is not what `digest` is of.
         """
-        with contextlib.closing(self._with_settings(read_manifest, unique_keys=False, after=after)) as rows:
-            yield rows
+        read, named = self._digest_of_options(), self.digest
+        rows = self._with_settings(read_manifest, unique_keys=False, after=after, seen=read.update)
+
+        def unchanged() -> Iterator[ManifestRow]:
+            yield from rows
+            if read.hexdigest() != named:
+                raise ManifestError([ManifestProblem(self._file, None, None, "its rows are not those of its digest")])
+
+        with contextlib.closing(rows):
+            yield unchanged()
 
     def error(self, findings: Sequence[Finding]) -> ManifestError:
         """Say at which lines the rows stand that the findings are about."""
         lines = self._with_settings(find_lines, keys={finding.key for finding in findings})
-        file = self._settings.get("name") or ("<stdin>" if self._path == "-" else self._path)
-        found = [ManifestProblem(file, lines.get(key), column, reason) for key, column, reason in findings]
+        found = [ManifestProblem(self._file, lines.get(key), column, reason) for key, column, reason in findings]
         return ManifestError(sorted(found, key=lambda problem: problem.line or 0))
 
-    def refuse(self, problem: Exception) -> NoReturn:
-        """End the command because reading it met a problem; show all problems that it has."""
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """End the command if reading it, again, meets a problem."""
+        try:
+            yield
+        except (ManifestError, DuplicateKeyError) as exc:
+            self._refuse(exc)
+
+    def _refuse(self, problem: Exception) -> NoReturn:
+        """Show all problems that it has, or else say that it was another before."""
         self.check()
-        fail(f"{self._path} was changed while it was read: {problem}", BAD_INPUT)
+        fail(f"{self._path} was changed while it was read: {problem}; nothing was sent", BAD_INPUT)
+
+    @property
+    def _file(self) -> str:
+        """What errors call it."""
+        return self._settings.get("name") or ("<stdin>" if self._path == "-" else self._path)
 
     def _with_settings(self, read: Callable[..., T], **others: Any) -> T:
         try:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from m2async.cli.output import emit, emit_json, say, table_line
+from m2async.cli.output import emit, emit_json, emit_lines, say
+from m2async.cli.screen import TextTable
 from m2async.errors import HeldError, M2AsyncError
 from m2async.ledger import LedgerRow
 from m2async.service import StartBatchJob
 from m2async.submitting import Outcome, Rejected, Started, Unknown
-
-_EXECUTION_ID_WIDTH = 26
-_KEY_WIDTH, _JOB_WIDTH = 28, 12  # at most, on a terminal of 80 columns, beside state and execution id
+from m2async.texts import plural, visible
 
 
 class OutcomeLines:
@@ -24,16 +22,13 @@ class OutcomeLines:
         self.counts: Counter[str] = Counter()
         self._json = form == "jsonl"
         self._rows = 0
-        self._widths = (3, 3, 8)
-        self._headed = False
+        self._widths = (3, 3)
+        self._table: TextTable | None = None
 
     def fit(self, rows: int, *, key_width: int, job_width: int) -> None:
         """Take note of how many rows there are, and of how wide their keys and jobs are, in characters."""
         self._rows = rows
-        key, job = max(3, key_width), max(3, job_width)
-        if sys.stdout.isatty():
-            key, job = min(key, _KEY_WIDTH), min(job, _JOB_WIDTH)
-        self._widths = (key, job, 8)
+        self._widths = (max(3, key_width), max(3, job_width))
 
     def request(self, key: str, request: StartBatchJob, after: Sequence[str]) -> None:
         """Print what would be sent for a job, and the keys of the jobs that it comes after."""
@@ -42,21 +37,29 @@ class OutcomeLines:
             order = {"after": after} if after else {}
             emit_json({**named, **order, "request": request.to_api()})
         else:
-            line = f"{table_line([key], self._widths[:1])}  POST {request.path}  {request.body().decode()}"
+            line = f"{visible(key):<{self._widths[0]}}  POST {request.path}  {request.body().decode()}"
             emit(f"{line}  after {'; '.join(after)}" if after else line)
 
-    def outcome(self, outcome: Outcome, *, before: bool = False) -> None:
-        """Print how a job ended, now or in an earlier process."""
+    def outcome(self, outcome: Outcome, *, attempts_before: int = 0) -> None:
+        """Print how a job ended; it had so many attempts before this command, which do not count."""
         self.counts[outcome.state] += 1
-        if not before:
-            self.counts["sent again"] += max(0, outcome.attempts - 1)
+        self.counts["together"] += isinstance(outcome, Started) and outcome.execution_id is None
+        self.counts["sent again"] += max(0, outcome.attempts - attempts_before - 1)
+        self._show(outcome)
+
+    def before(self, outcome: Outcome) -> None:
+        """Print a job that was started before this command."""
+        self.counts["started before"] += 1
+        self._show(outcome)
+
+    def _show(self, outcome: Outcome) -> None:
         if self._json:
             emit_json(outcome.to_line())
             return
-        if not self._headed:
-            self._headed = True
-            self._row("KEY", "JOB", "STATE", "EXECUTION ID")
-        self._row(outcome.key, outcome.request.job.name, outcome.state, _ended_in(outcome))
+        if self._table is None:
+            self._table = TextTable(("KEY", "JOB", "STATE", "EXECUTION ID"), (*self._widths, 8, 80), least=26)
+            emit_lines(self._table.head())
+        emit_lines(self._table.row((outcome.key, outcome.request.job.name, outcome.state, _ended_in(outcome))))
 
     def not_sent(self, key: str, request: StartBatchJob, cause: M2AsyncError) -> None:
         """Print that the run stopped before a job; a table leaves it to the summary."""
@@ -69,26 +72,31 @@ class OutcomeLines:
         """Print that a job was not started, and because of which other one."""
         self.outcome(Rejected(key=row.key, request=row.request, attempts=0, error=HeldError(reason)))
 
-    def summary(self, seconds: float) -> None:
-        """Say how the run went."""
-        parts = [f"{self.counts['started']:,} of {self._rows:,} jobs started in {seconds:,.1f} s"]
+    def summary(self, seconds: float, hint: Callable[[str], str] | None) -> None:
+        """Say how the run went, and what to do; `hint` writes out a command on the run, if it can be gone on with."""
+        rows = self._rows - self.counts["started before"]
+        parts = [f"{self.counts['started']:,} of {rows:,} jobs started in {seconds:,.1f} s"]
         parts += [
             f"{self.counts[what]:,} {what}"
-            for what in ("rejected", "unknown", "skipped", "sent again")
+            for what in ("rejected", "unknown", "skipped", "sent again", "started before")
             if self.counts[what]
         ]
         say("; ".join(parts))
         if self.counts["unknown"]:
-            say("An unknown job may be running: look for its execution before you start it again (m2async resolve).")
-
-    def _row(self, key: str, job: str, state: str, ended_in: str) -> None:
-        cells = table_line((key, job, state, ended_in), (*self._widths, max(_EXECUTION_ID_WIDTH, len(ended_in))))
-        emit(cells)
+            way = f": {hint('reconcile')}" if hint is not None else "."
+            say(f"An unknown job may be running: look for its execution before you start it again{way}")
+        if together := self.counts["together"]:
+            say(
+                f"{plural(together, 'started job')} without an execution id: of each group that lists the same "
+                "executions, all were started, one each; which is whose cannot be told."
+            )
+        if self.counts["skipped"] and hint is not None:
+            say(f"To go on with the run: {hint('resume')}")
 
 
 def _ended_in(outcome: Outcome) -> str:
     match outcome:
         case Started():
-            return outcome.execution_id
+            return outcome.execution_id or f"one of {', '.join(outcome.candidates)}"
         case Rejected() | Unknown():
             return f"{outcome.error.code}: {outcome.error.message}"

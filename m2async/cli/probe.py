@@ -8,35 +8,42 @@ import math
 import random
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import anyio
 import typer
 from rich import progress
-from rich.console import Console
 
-from m2async.cli.ledgers import default_ledger
+from m2async.cli.hints import hint
+from m2async.cli.ledgers import ledger_address, say_ledger
 from m2async.cli.log_file import open_log
-from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_json, fail, say
+from m2async.cli.output import BAD_INPUT, STOPPED, emit, emit_json, emit_text, fail, say
 from m2async.cli.report import write
 from m2async.cli.running import Signals, run
+from m2async.cli.screen import console, whole
 from m2async.cli.service import Service
 from m2async.client import M2Client, is_loopback
 from m2async.errors import AccessDeniedException, InvalidRequestError
 from m2async.events import Events
 from m2async.figures import Percentiles
-from m2async.ledger import Run, open_ledger
-from m2async.probing import Asked, Findings, Limits, Plan, Probe, Ramp, StartedUnasked, Steps
+from m2async.ledger import Ledger, RowState, Run, open_ledger
+from m2async.probing import CANCELLING, Asked, Findings, Limits, Plan, Probe, Ramp, StartedUnasked, Steps
 from m2async.report import probe_page
 from m2async.service import FileJob, Job, ScriptJob, StartBatchJob
+from m2async.texts import plural, quoted, visible
 
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _CONNECTIONS = 2_000
 _EVERY = 0.25  # seconds between two looks of the progress bar
+_RUNS = "probe-"  # which the names of the runs of probes begin with
 _BARS = " ▁▂▃▄▅▆▇█"
+
+ToDo = Callable[[str, str], str]
+"""Writes out a command on a run, by their names."""
 
 
 class Load(NamedTuple):
@@ -122,6 +129,7 @@ def probe(load: Load, asking: Asking, service: Service, ledger: str | None, show
     if show.report is not None and not (show.report.parent.is_dir() and not show.report.is_dir()):
         fail(f"--report {show.report}: must be a file in a folder that exists", BAD_INPUT)
 
+    to_do = partial(hint, ledger=ledger, service=service)
     gc.collect()
     gc.freeze()  # a collection of all that was imported would halt the sending for 50 ms
 
@@ -131,10 +139,17 @@ def probe(load: Load, asking: Asking, service: Service, ledger: str | None, show
             client = await stack.enter_async_context(service.client(max_connections=_CONNECTIONS))
             into: Run | None = None
             if asking.asked == "real jobs":
-                opened = await stack.enter_async_context(open_ledger(ledger or default_ledger()))
-                name = f"probe-{datetime.now():%Y%m%d-%H%M%S}"
+                opened = await stack.enter_async_context(open_ledger(ledger_address(ledger)))
+                say_ledger(opened, is_new=await opened.is_new())
+                await _say_what_earlier_ones_left(opened, to_do)
+                name = await _free_name(opened)
                 into = await stack.enter_async_context(await opened.open_run(name))
-                say(f"Every call is recorded in run {name}.")
+                await service.check_place(into, client)
+                say(
+                    f"Every call is recorded in run {name}. A submit of {asking.request.job.name} with another ledger "
+                    "takes what is started here for somebody else's; with this one: "
+                    f"{whole(f'--ledger {quoted(opened.address)}')}"
+                )
             made = Probe(
                 client,
                 load.plan(),
@@ -147,20 +162,30 @@ def probe(load: Load, asking: Asking, service: Service, ledger: str | None, show
                 events=events,
             )
             signals.on_first = lambda: made.stop("It was interrupted")
-            say("\n".join(_wrapped(_what_is_sent(client, asking))))
+            signals.on_second = lambda: _say_what_is_left(made, into, to_do)
+            say(_what_is_sent(client, asking))
+            failure: Exception | None = None
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_show, made, load)
                 try:
                     await made.run()
+                except BaseException as exc:
+                    _say_what_is_left(made, into, to_do)
+                    if not isinstance(exc, Exception):
+                        raise
+                    failure = exc  # raised below, so that the task group does not wrap it
                 finally:
                     tasks.cancel_scope.cancel()
-            _tell(made, show)
+            if failure is not None:
+                raise failure
+            _tell(made, show, to_do)
+            _say_what_is_in_doubt(made, into, to_do)
         return made
 
     ended = run(probing)
     if ended.error is not None:
         fail(_explained(ended, asking), STOPPED)
-    if ended.not_cancelled:
+    if ended.not_cancelled or ended.in_doubt:
         raise typer.Exit(1)
 
 
@@ -174,6 +199,52 @@ def _what_is_sent(client: M2Client, asking: Asking) -> str:
         case "real jobs":
             what = f"Every call that is accepted starts {job}; it is cancelled when the probe ends."
     return f"Probing {client.endpoint_url}. {what}"
+
+
+async def _free_name(ledger: Ledger) -> str:
+    """Name the run of this probe: another may have begun in the same second."""
+    taken = {summary.info.name for summary in await ledger.runs()}
+    name = first = f"{_RUNS}{datetime.now():%Y%m%d-%H%M%S}"
+    number = 1
+    while name in taken:
+        number += 1
+        name = f"{first}-{number}"
+    return name
+
+
+async def _say_what_earlier_ones_left(ledger: Ledger, to_do: ToDo) -> None:
+    """Say which runs of earlier probes have executions that were not cancelled, as after a crash."""
+    for summary in await ledger.runs():
+        view = await ledger.run(summary.info.name)
+        if not summary.info.name.startswith(_RUNS) or await view.in_use():
+            continue
+        left = sum(a.rows for a in await view.execution_counts() if not a.ended and a.status != CANCELLING)
+        in_doubt = summary.counts[RowState.INTENT] + summary.counts[RowState.UNKNOWN]
+        if left:
+            say(f"{plural(left, 'execution')} of an earlier probe may be running: {to_do('cancel', view.info.name)}")
+        if in_doubt:
+            way_out = _way_out(view.info.name, to_do)
+            say(f"{plural(in_doubt, 'call')} of an earlier probe may have started a job: {way_out}")
+
+
+def _say_what_is_left(made: Probe, into: Run | None, to_do: ToDo) -> None:
+    """Name every execution that was started and is not known to be cancelled, for a probe that ends badly."""
+    settled = {*made.cancelled, *made.had_ended}
+    left = [execution_id for execution_id in made.started if execution_id not in settled]
+    if left:
+        say("\n".join([f"m2async: {plural(len(left), 'execution')} not cancelled:", *left]))
+        if into is not None:
+            say(f"m2async: to go on cancelling: {to_do('cancel', into.info.name)}")
+    _say_what_is_in_doubt(made, into, to_do)
+
+
+def _say_what_is_in_doubt(made: Probe, into: Run | None, to_do: ToDo) -> None:
+    if made.in_doubt and into is not None:
+        say(f"m2async: {plural(made.in_doubt, 'call')} may have started a job: {_way_out(into.info.name, to_do)}")
+
+
+def _way_out(name: str, to_do: ToDo) -> str:
+    return f"{to_do('reconcile', name)}, then {to_do('cancel', name)}"
 
 
 def _explained(ended: Probe, asking: Asking) -> str:
@@ -191,7 +262,7 @@ async def _show(made: Probe, load: Load) -> None:
     with progress.Progress(
         progress.BarColumn(bar_width=None),
         progress.TextColumn("{task.description}"),
-        console=Console(stderr=True),
+        console=console(),
         disable=not sys.stderr.isatty(),
         refresh_per_second=4,
         transient=True,
@@ -210,7 +281,7 @@ def _how_far(made: Probe) -> str:
     return f"{made.elapsed:.0f} s  {made.calls:,} calls  {made.throttled:,} throttled"
 
 
-def _tell(made: Probe, show: FindingsOutput) -> None:
+def _tell(made: Probe, show: FindingsOutput, to_do: ToDo) -> None:
     """Print and write what was found, which is nothing if the very first call failed."""
     if made.error is not None and made.calls == 1 and not made.started:
         return
@@ -219,7 +290,9 @@ def _tell(made: Probe, show: FindingsOutput) -> None:
         emit_json(findings.to_json())
     else:
         for line in text(findings):
-            emit(line)
+            emit(visible(line))
+        if findings.run is not None and findings.not_cancelled:
+            emit_text(f"to go on cancelling: {to_do('cancel', findings.run)}")
     if show.report is not None:
         try:
             write(show.report, probe_page(findings))
@@ -315,10 +388,8 @@ def _fates(findings: Findings) -> Iterator[str]:
         f"executions started: {len(findings.started):,}; cancelled: {len(findings.cancelled):,}; had ended: "
         f"{len(findings.had_ended):,}; not cancelled: {len(findings.not_cancelled):,}"
     )
-    for one in findings.not_cancelled[:10]:
+    for one in findings.not_cancelled:
         yield from _wrapped(f"  {one.execution_id}: {one.reason}")
-    if findings.run is not None and findings.not_cancelled:
-        yield f"to go on cancelling: m2async cancel {findings.run}"
 
 
 def _wrapped(text: str) -> Iterator[str]:

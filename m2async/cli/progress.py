@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from rich import progress
-from rich.console import Console
+
+from m2async.cli.screen import console
 
 T = TypeVar("T")
 _PATIENCE = 1.0
@@ -38,7 +39,7 @@ class Waiting:
             progress.BarColumn(),
             progress.TextColumn("{task.fields[done]}", markup=False),
             progress.TimeElapsedColumn() if total is None else progress.TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console(),
             transient=True,
             disable=hidden or not sys.stderr.isatty(),
             redirect_stdout=sys.stdout.isatty(),
@@ -84,13 +85,14 @@ class Progress:
     """How many of the jobs have ended, how fast, and how long the rest will take."""
 
     def __init__(self, *, hidden: bool) -> None:
+        self.waiting: int = 0  # jobs that wait for others of their name
         self._bar = progress.Progress(
             progress.BarColumn(bar_width=None),
             progress.TextColumn("{task.completed:,.0f}{task.fields[of]}"),
             progress.TextColumn("{task.fields[rate]}"),
             progress.TimeRemainingColumn(elapsed_when_finished=True),
             progress.TextColumn("{task.fields[trouble]}"),
-            console=Console(stderr=True),
+            console=console(),
             disable=hidden or not sys.stderr.isatty(),
             # Lines on the same terminal go above the bar; lines to a file or pipe must reach it as they are.
             redirect_stdout=sys.stdout.isatty(),
@@ -130,8 +132,9 @@ class Progress:
 
     def advance(self, counts: Counter[str]) -> None:
         """Show that one more job has ended."""
+        shown = counts | Counter(waiting=self.waiting)
         trouble = " ".join(
-            f"{counts[state]:,} {state}" for state in ("rejected", "unknown", "sent again") if counts[state]
+            f"{shown[state]:,} {state}" for state in ("rejected", "unknown", "sent again", "waiting") if shown[state]
         )
         self._bar.update(self._task, advance=1, rate=self._rate(), trouble=trouble)
 

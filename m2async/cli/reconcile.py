@@ -2,76 +2,141 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import anyio
 import typer
 
 from m2async.certainty import Decision, Doubts, write_decision
-from m2async.cli.ledgers import existing_ledger, line, some
+from m2async.cli.evidence import Found, emit_evidence, read_evidence, shown_evidence
+from m2async.cli.hints import hint
+from m2async.cli.ledgers import existing_ledger, line, say_foreign, say_ledger, some
 from m2async.cli.output import Form, emit_list, say
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
 from m2async.client import M2Client
-from m2async.clock import steady_time
+from m2async.clock import CLOCK_TOLERANCE, steady_time
 from m2async.errors import CallError
-from m2async.ledger import Ledger, LedgerRow, RowState, Run
+from m2async.following import LogsError
+from m2async.ledger import (
+    ExecutionClaimedError,
+    IllegalTransitionError,
+    Ledger,
+    LedgerRow,
+    RowDecisions,
+    RowState,
+    open_for_decisions,
+)
 
 _COLUMNS = ("key", "application_id", "job", "state", "execution_id", "candidates")
 
 
-def reconcile(run_name: str, service: Service, url: str | None, settle: float, form: Form) -> None:
-    """Look for every unknown row's execution, write down what is found, and list the rows."""
+class LogsWanted(NamedTuple):
+    """That the candidates' logs are to be read, and where, if not from AWS itself."""
 
-    async def work(_: Signals) -> list[LedgerRow]:
-        async with existing_ledger(url) as ledger:
-            await ledger.run(run_name)  # a run that does not exist is not made
-            async with await ledger.open_run(run_name) as opened, service.client() as client:
-                unknown = [row async for row in opened.rows(RowState.UNKNOWN)]
-                await _wait_till_listed(unknown, settle)
-                with Waiting("unknown jobs looked for", len(unknown)) as waiting:
-                    await _look_for(unknown, client, ledger, opened, settle, waiting)
-                return [await opened.row(row.key) for row in unknown]
+    endpoint_url: str | None
 
-    rows = run(work)
-    shown = [line(row) for row in rows]
+
+def reconcile(
+    run_name: str, service: Service, url: str | None, settle: float, form: Form, logs: LogsWanted | None = None
+) -> None:
+    """Look for every unknown row's execution, write down what is found, and list the rows.
+
+    With `logs`, those of before as well that were started without it being known as which.
+    """
+    logs_failed: list[LogsError] = []
+
+    async def work(_: Signals) -> tuple[list[LedgerRow], list[LedgerRow], Found]:
+        async with (
+            existing_ledger(url) as ledger,
+            open_for_decisions(ledger, run_name) as decisions,
+            service.client() as client,
+        ):
+            say_ledger(ledger)
+            await service.check_place(decisions.view, client)
+            unknown = [row async for row in decisions.view.rows(RowState.UNKNOWN)]
+            await _wait_till_listed(unknown, ledger, decisions, settle)
+            with Waiting("unknown jobs looked for", len(unknown)) as waiting:
+                await _look_for(unknown, client, ledger, decisions, settle, waiting)
+            rows = [await decisions.view.row(row.key) for row in unknown]
+            if logs is None:
+                return rows, [], {}
+            untold = [row for row in rows if row.state is RowState.UNKNOWN and row.candidates]
+            untold += [row async for row in decisions.view.rows(RowState.STARTED) if row.execution_id is None]
+        try:
+            return rows, untold, await read_evidence(untold, service, logs.endpoint_url)
+        except LogsError as error:
+            logs_failed.append(error)
+            return rows, untold, {}
+
+    rows, untold, found = run(work)
+    numbers = {row.number for row in rows}
+    shown = [line(row) for row in (*rows, *(row for row in untold if row.number not in numbers))]
+    if logs is not None and form != "table":
+        shown = [fields | {"logs": shown_evidence(found, fields["key"])} for fields in shown]
     if form == "table":
         shown = [fields | {"candidates": some(fields["candidates"])} for fields in shown]
     emit_list(shown, _COLUMNS, form)
+    if logs is not None and form == "table" and not logs_failed:
+        emit_evidence(found, untold)
+    for error in logs_failed:
+        say(f"m2async: the candidates' logs cannot be read: {error}")
     left = sum(row.state is RowState.UNKNOWN for row in rows)
-    say(f"{len(rows):,} jobs were unknown, {left:,} still are; jobs that are pending now are started by m2async resume")
-    raise typer.Exit(1 if left else 0)
+    say(f"{len(rows):,} jobs were unknown, {left:,} still are")
+    if any(row.state is RowState.PENDING for row in rows):
+        go_on = hint("resume", run_name, ledger=url, service=service)
+        say(f"Jobs that are pending now surely were not started. To start them: {go_on}")
+    if left:
+        say("Where you know what became of a job, write it down: m2async resolve, with --started ID or --not-started")
+    raise typer.Exit(1 if left or logs_failed else 0)
 
 
-async def _wait_till_listed(unknown: Sequence[LedgerRow], settle: float) -> None:
-    """Wait until the last attempt, which may have ended just now, by a crash, can be decided."""
-    wait = _youngest(unknown) + settle - steady_time()
-    if wait > 0:
+async def _wait_till_listed(unknown: Sequence[LedgerRow], ledger: Ledger, opened: RowDecisions, settle: float) -> None:
+    """Wait until the last attempt, which may have ended just now, by a crash, can be decided.
+
+    Another process wrote when it ended, and how well that is known by our clock changes with each answer. It surely
+    was before the run was opened here.
+    """
+    numbers, run_id = {row.number for row in unknown}, opened.view.info.id
+    ends = [
+        attempt.ended_by
+        for application_id in {row.request.application_id for row in unknown}
+        for attempt in await ledger.open_attempts(application_id)
+        if attempt.run_id == run_id and attempt.number in numbers and attempt.ended_by is not None
+    ]
+    if ends and max(ends) + settle + 2 * CLOCK_TOLERANCE > steady_time():
         with Waiting("waiting until the service lists what was started"):
-            await anyio.sleep(wait)
+            await anyio.sleep(settle)
 
 
 async def _look_for(
-    unknown: Sequence[LedgerRow], client: M2Client, ledger: Ledger, run: Run, settle: float, waiting: Waiting
+    unknown: Sequence[LedgerRow],
+    client: M2Client,
+    ledger: Ledger,
+    opened: RowDecisions,
+    settle: float,
+    waiting: Waiting,
 ) -> None:
     """Look for each row's execution once, and write what is found."""
 
     async def decided(decisions: Sequence[tuple[LedgerRow, Decision]]) -> None:
         for row, decision in decisions:
-            await write_decision(run, row.number, row.attempts, decision)
+            with contextlib.suppress(IllegalTransitionError, ExecutionClaimedError):  # whoever submits it came first
+                await write_decision(opened, row.number, row.attempts, decision)
             waiting.advance()
 
-    def failed(_: str, error: CallError) -> None:
-        raise error
+    def listed(_: str, error: CallError | None) -> None:
+        if error is not None:
+            raise error
 
-    doubts = Doubts[LedgerRow](client, ledger, run.info.id, settle=settle, decided=decided, failed=failed, looks=1)
-    ended_at = _youngest(unknown)  # so that all are looked for together
+    doubts = Doubts[LedgerRow](
+        client, ledger, opened.view, settle=settle, decided=decided, listed=listed, foreign=lambda *_: None, looks=1
+    )
+    ended_at = steady_time() - settle  # at the latest, so that all are looked for now, and together
     for row in unknown:
         doubts.park(row, row.request.application_id, row.number, ended_at=ended_at)
     await doubts.decide_all()
-
-
-def _youngest(unknown: Sequence[LedgerRow]) -> float:
-    """When the last attempt of all ended, in seconds of the epoch."""
-    return max((row.ended_at or 0.0 for row in unknown), default=0.0)
+    say_foreign(await opened.view.foreign())

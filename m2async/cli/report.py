@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from functools import partial
 from pathlib import Path
 
+from m2async.cli.hints import command
 from m2async.cli.ledgers import with_ledger
 from m2async.cli.output import BAD_INPUT, emit, fail, say
 from m2async.cli.progress import Waiting
@@ -24,8 +26,8 @@ def report(url: str | None, run_name: str, output: str | None) -> None:
 
     async def read(ledger: Ledger) -> str:
         view = await ledger.run(run_name)
-        with Waiting("jobs read", view.info.rows) as waiting:
-            return await run_page(view, advance=waiting.advance)
+        with Waiting("jobs read", view.info.jobs) as waiting:
+            return await run_page(view, advance=waiting.advance, command=partial(command, ledger=url))
 
     page = with_ledger(url, read)
     if output == "-":

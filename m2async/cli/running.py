@@ -19,6 +19,7 @@ from m2async.ledger import (
     LedgerAddressError,
     RowNotFoundError,
     RunNotFoundError,
+    SentElsewhereError,
 )
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ _BAD_INPUT: tuple[type[M2AsyncError], ...] = (
     LedgerAddressError,
     RunNotFoundError,
     RowNotFoundError,
+    SentElsewhereError,
 )
 
 

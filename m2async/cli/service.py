@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from m2async.cli.output import say
 from m2async.client import M2Client
+from m2async.ledger import RunView, destination_of
 from m2async.local import DEFAULT_APPLICATION_ID, LocalEndpoint
 
 
@@ -17,6 +19,7 @@ class Service(NamedTuple):
     region: str | None
     profile: str | None
     timeout: float
+    moved: bool = False
 
     def client(self, **settings: Any) -> M2Client:
         """Make a client; `settings` override the options."""
@@ -28,6 +31,21 @@ class Service(NamedTuple):
         }
         return M2Client(**{**named, **settings})
 
+    async def check_place(self, run: RunView, client: M2Client) -> None:
+        """See, before anything is asked or sent, that a run belongs where the client's calls go, or `moved` there.
+
+        Raises SentElsewhereError.
+        """
+        destination = destination_of(client)
+        if destination is not None and (note := await run.belong_to(destination, moved=self.moved)):
+            say(f"m2async: run {run.info.name}: {note}")
+
+
+class RehearsalClient(M2Client):
+    """A client of a local endpoint that ends with the command: its runs are rehearsals."""
+
+    is_rehearsal = True
+
 
 class Rehearsal(NamedTuple):
     """The options of a local endpoint that lives as long as the command."""
@@ -35,8 +53,10 @@ class Rehearsal(NamedTuple):
     rate: float | None
     burst: float | None
 
-    async def settings(self, stack: contextlib.AsyncExitStack, applications: Iterable[str]) -> dict[str, Any]:
-        """Start the endpoint with these applications, and give the settings of its clients."""
+    async def client(
+        self, stack: contextlib.AsyncExitStack, applications: Iterable[str], **settings: Any
+    ) -> RehearsalClient:
+        """Start the endpoint with these applications, and make a client of it."""
         others = [application for application in applications if application != DEFAULT_APPLICATION_ID]
         endpoint = LocalEndpoint(rate=self.rate, burst=self.burst, extra_applications=others)
-        return (await stack.enter_async_context(endpoint)).client_settings()
+        return RehearsalClient(**settings, **(await stack.enter_async_context(endpoint)).client_settings())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Literal, NamedTuple
@@ -14,32 +14,46 @@ import anyio
 import typer
 from anyio.abc import TaskGroup
 
-from m2async.certainty import OnUnknown
+from m2async.certainty import Certainty, OnUnknown
 from m2async.cli.following import Following
-from m2async.cli.ledgers import Book, default_ledger, existing_ledger
+from m2async.cli.hints import advised, hint, start_anew_hint
+from m2async.cli.lazy_client import LazyClient
+from m2async.cli.ledgers import (
+    Book,
+    existing_ledger,
+    ledger_address,
+    say_foreign,
+    say_ledger,
+    say_refused,
+)
 from m2async.cli.log_file import Log, open_log
 from m2async.cli.manifests import Manifest, show_problems
-from m2async.cli.orders import LOOK_EVERY, follow_orders
+from m2async.cli.opening import Readers, Wish, open_run
 from m2async.cli.outcomes import OutcomeLines
 from m2async.cli.output import BAD_INPUT, STOPPED, fail, say
 from m2async.cli.progress import Progress
+from m2async.cli.rules import RuledRows, write_rules
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Rehearsal, Service
-from m2async.cli.track import EndLines, write_rules
+from m2async.cli.track import EndLines
+from m2async.cli.waiting import WaitingNames
 from m2async.client import M2Client
 from m2async.errors import (
+    CallError,
     InvalidRequestError,
     M2AsyncError,
-    ManifestError,
     NotSentError,
     SubmissionStoppedError,
 )
 from m2async.ledger import (
     PAGE,
-    DuplicateKeyError,
+    ForeignExecution,
+    IllegalTransitionError,
     Ledger,
+    LedgerError,
     LedgerRow,
     ManifestChangedError,
+    RowNotFoundError,
     RowState,
     Run,
     open_ledger,
@@ -47,16 +61,32 @@ from m2async.ledger import (
 from m2async.local import DEFAULT_APPLICATION_ID
 from m2async.pacing import RetryPolicy, TokenBucket
 from m2async.service import StartBatchJob, check_identifier
-from m2async.submitting import Dispatch, NamedJobs, Outcome, Started, Submitter, outcome_of, preflight
+from m2async.submitting import (
+    LOOK_EVERY,
+    Dispatch,
+    NamedJobs,
+    Outcome,
+    Started,
+    Steering,
+    Submitter,
+    outcome_of,
+    preflight,
+    why_refused,
+)
+from m2async.texts import moment, plural
 
 
 class What(NamedTuple):
-    """The jobs to start: the manifest's, with the options over its rows; `preflight` looks them up first."""
+    """The jobs to start: the manifest's, with the options over its rows; `preflight` looks them up first.
+
+    `wish` says which run they are.
+    """
 
     manifest: str
     application: str | None
     params: dict[str, str]
     preflight: bool
+    wish: Wish = Wish()
 
 
 class Awaited(NamedTuple):
@@ -76,8 +106,9 @@ class Pace(NamedTuple):
     concurrency: int
     on_unknown: OnUnknown
     settle: float
-    exact: bool
+    certainty: str | None
     hold: float
+    start_anyway: bool
 
 
 class OutcomeOutput(NamedTuple):
@@ -94,13 +125,17 @@ def submit(
     pace: Pace,
     service: Service,
     rehearsal: Rehearsal | None,
-    book: Book,
+    ledger_url: str | None,
     show: OutcomeOutput,
     max_running: int | None,
     awaited: Awaited,
 ) -> None:
     """Check everything before anything is sent; exits with a code of the command's contract."""
     _check(pace, service, rehearsal)
+    if what.wish.name is not None and what.wish.again:
+        fail("give --run or --again, not both: a run of another name starts all rows anew", BAD_INPUT)
+    if what.wish.amend and what.wish.again:
+        fail("give --amend or --again, not both: one starts what is new, the other all rows anew", BAD_INPUT)
     application = what.application or (DEFAULT_APPLICATION_ID if rehearsal else None)
     with contextlib.ExitStack() as stack:
         manifest = Manifest(stack, what.manifest, application, what.params)
@@ -108,13 +143,21 @@ def submit(
             _show_requests(manifest, show)
             return
         applications = manifest.check().applications if rehearsal else ()
-        run_name = book.run or manifest.run_name()
-        planned = Planned(run_name, manifest, what.preflight, applications, max_running, awaited)
-        ledger = open_ledger(book.url or ("memory:" if rehearsal else default_ledger()))
-        try:
-            _go(ledger, planned, pace, service, rehearsal, show)
-        except (ManifestError, DuplicateKeyError) as exc:
-            manifest.refuse(exc)
+        manifest.run_name()  # which reads it whole, before a ledger is made
+        anew = start_anew_hint(
+            what.manifest,
+            what.application,
+            what.params,
+            named=what.wish.name is not None,
+            rehearsal=rehearsal is not None,
+            ledger=ledger_url,
+            service=service,
+        )
+        wish = what.wish._replace(names_rows=bool(awaited.rules.keys() - {None}))
+        planned = Planned("", manifest, wish, what.preflight, applications, max_running, awaited, anew)
+        ledger = open_ledger("memory:" if rehearsal and ledger_url is None else ledger_address(ledger_url))
+        with manifest.unchanged():
+            _go(ledger, ledger_url, planned, pace, service, rehearsal, show)
 
 
 def _show_requests(manifest: Manifest, show: OutcomeOutput) -> None:
@@ -122,7 +165,7 @@ def _show_requests(manifest: Manifest, show: OutcomeOutput) -> None:
     lines = OutcomeLines(show.output)
     lines.fit(summary.rows, key_width=summary.key_width, job_width=summary.job_width)
     after: dict[str, Sequence[str]] = {}
-    with manifest.rows(after) as rows:
+    with manifest.unchanged(), manifest.rows(after) as rows:
         for key, request in rows:
             lines.request(key, request, after.get(key, ()))
     say(f"{summary.rows:,} jobs would be started; nothing was sent")
@@ -140,25 +183,29 @@ def resume(
     """Go on with a run from the ledger alone."""
     _check(pace, service, None)
     planned = Planned(run_name, max_running=max_running, awaited=awaited)
-    _go(existing_ledger(book.url), planned, pace, service, None, show)
+    _go(existing_ledger(book.url), book.url, planned, pace, service, None, show)
 
 
 class Planned(NamedTuple):
     """A run, the manifest that its rows come from if any does, and the applications that a rehearsal needs.
 
-    `max_running` is how many executions of an application may be in progress at once.
+    `name` is that of a run to resume, `wish` what is said of a manifest's run. `max_running` is how many executions of
+    an application may be in progress at once; `anew` is the command that starts all rows of the manifest once more.
     """
 
-    name: str
+    name: str = ""
     manifest: Manifest | None = None
+    wish: Wish = Wish()
     preflight: bool = False
     applications: Sequence[str] = ()
     max_running: int | None = None
     awaited: Awaited = Awaited()
+    anew: str = ""
 
 
 def _go(
     ledger: AbstractAsyncContextManager[Ledger],
+    url: str | None,
     planned: Planned,
     pace: Pace,
     service: Service,
@@ -177,10 +224,24 @@ def _go(
                 progress.stop()
 
         try:
-            code = run(work, bad_input=(ManifestChangedError,))
+            code = run(work, explained=partial(advised, ledger=url), bad_input=(ManifestChangedError,))
         finally:
-            command.show_summary()
+            to_do = partial(hint, run=command.run_name, ledger=url, service=service)
+            command.show_summary(to_do if rehearsal is None else None)
     raise typer.Exit(code)
+
+
+def chosen_certainty(given: str | None, *, exact: bool) -> str | None:
+    """Read `--certainty`, and `--exact` as its short form."""
+    if given is None:
+        return "exact" if exact else None
+    try:
+        certainty = Certainty.of(given)
+    except ValueError as exc:
+        fail(f"--{exc}", BAD_INPUT)
+    if exact and not certainty.is_exact:
+        fail(f"give --exact or --certainty {given}, not both", BAD_INPUT)
+    return given
 
 
 def parse_rates(texts: Sequence[str]) -> dict[str, TokenBucket]:
@@ -203,6 +264,8 @@ def _check(pace: Pace, service: Service, rehearsal: Rehearsal | None) -> None:
         fail("give --local or --endpoint-url, not both", BAD_INPUT)
     if service.timeout <= 0:
         fail(f"--timeout must be above 0, not {service.timeout:g}", BAD_INPUT)
+    if pace.certainty not in {None, "exact"} and pace.on_unknown != "adopt":
+        fail(f"--certainty {pace.certainty} needs --on-unknown adopt, not {pace.on_unknown}", BAD_INPUT)
     if pace.adaptive and pace.rate is not None:
         fail("give --adaptive or --rate, not both", BAD_INPUT)
     for prefix, rate, burst in (("--", pace.rate, pace.burst), ("--local-", *(rehearsal or (None, None)))):
@@ -215,40 +278,17 @@ def _check(pace: Pace, service: Service, rehearsal: Rehearsal | None) -> None:
                 fail(f"{prefix}{exc}", BAD_INPUT)
 
 
-class _LazyClient:
-    """The client of a submission, opened when it is first needed."""
-
-    def __init__(
-        self,
-        stack: contextlib.AsyncExitStack,
-        service: Service,
-        rehearsal: Rehearsal | None,
-        applications: Sequence[str],
-        connections: int,
-    ) -> None:
-        self._stack = stack
-        self._service = service
-        self._rehearsal = rehearsal
-        self._applications = applications
-        self._connections = connections
-        self._client: M2Client | None = None
-
-    async def client(self) -> M2Client:
-        """Give the client, with its endpoint started if that is a rehearsal's."""
-        if self._client is None:
-            settings = await self._rehearsal.settings(self._stack, self._applications) if self._rehearsal else {}
-            client = self._service.client(max_connections=self._connections, **settings)
-            self._client = await self._stack.enter_async_context(client)
-        return self._client
-
-
 class _SubmitCommand:
-    """One run of the command: rows in, outcomes out, an exit code at its end."""
+    """One run of the command: rows in, outcomes out, an exit code at its end; `run_name` is known once it is open."""
 
     def __init__(self, planned: Planned, show: OutcomeOutput, progress: Progress) -> None:
+        self.run_name: str = planned.name
         self._lines = OutcomeLines(show.output)
         self._began = 0.0
         self._found_rate: float | None = None
+        self._foreign: list[ForeignExecution] = []
+        self._refused: Mapping[str, CallError] = {}
+        self._waiting = WaitingNames()
         self._planned = planned
         self._show = show
         self._progress = progress
@@ -256,6 +296,9 @@ class _SubmitCommand:
         self._last_read = 0
         self._held = 0
         self._not_started: set[str] = set()  # rows that have ended without a start, where some rows wait for others
+        self._ruled: RuledRows | None = None  # once the manifest is read
+        self._before = False  # whether jobs were started before
+        self._attempts_before: dict[str, int] = {}  # of open rows that were sent by an earlier command
         self._now: set[str] = set()  # the keys of this command's own outcomes, where there are earlier ones
 
     async def run(
@@ -271,45 +314,64 @@ class _SubmitCommand:
         signals.on_second = lambda: self._leave_at_once(log)
         async with contextlib.AsyncExitStack() as stack:
             ledger = await stack.enter_async_context(opened)
-            connection = _LazyClient(stack, service, rehearsal, self._planned.applications, pace.concurrency)
+            is_new = await ledger.is_new()
+            connection = LazyClient(stack, service, rehearsal, self._planned.applications, pace.concurrency)
             run = await self._open_run(stack, ledger, connection)
-            await write_rules(run, self._planned.awaited.rules)
+            self.run_name = run.info.name
+            if rehearsal is None or ledger.address != "memory:":
+                say_ledger(ledger, is_new=is_new)
+            rules = self._planned.awaited.rules
+            await write_rules(run, rules if self._ruled is None else await self._ruled.of_rows_in(run))
             client = await connection.client()
             await self._fit_lines(run)
             self._began = time.monotonic()
-            self._progress.start(run.info.rows)
-            before = await self._say_what_was_started_before(run)
+            self._progress.start(run.info.jobs)
+            self._before = await self._say_what_was_started_before(run)
+            await self._say_what_is_waited_for(run, pace)
             settings = {**pace._asdict(), "adaptive": pace.rate is None, "retry": RetryPolicy(hold=pace.hold)}
             del settings["hold"]
+            is_first = await run.last_sent() is None
             submitter = Submitter(client, ledger=ledger, run=run, **settings, logger=log and log.logger)
             await stack.enter_async_context(submitter)
+            for warning in submitter.warnings:
+                say(f"m2async: {warning}")
+            self._refused = dict(submitter.refused_lists)
             beside = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(beside.cancel_scope.cancel)
             beside.start_soon(self._say_what_is_held, submitter)
             following = await self._follow(client, ledger, run, submitter, beside, log)
-            beside.start_soon(follow_orders, run, submitter, partial(self._interrupt, submitter, following))
+            steering = self._steer(run, submitter, following)
+            await steering.begin()
+            beside.start_soon(steering.follow)
             once_more = "; once more to leave at once"
             signals.on_first = lambda: self._interrupt(submitter, following, "interrupted", once_more)
             rows = run.rows(*_NOT_STARTED) if following is None else following.dispatch.rows()
             try:
-                async for outcome in submitter.submit_many(self._noting(rows, in_turn=following is None)):
-                    self._open.pop(outcome.key, None)
-                    if before:
-                        self._now.add(outcome.key)
-                    if following is not None:
-                        self._not_started |= {outcome.key} if not isinstance(outcome, Started) else set()
-                        following.dispatch.ended(outcome)
-                    self._show_outcome(outcome)
+                with contextlib.suppress(IllegalTransitionError):  # a restart that was asked for came to a row first
+                    async for outcome in submitter.submit_many(self._noting(rows, in_turn=following is None)):
+                        self._open.pop(outcome.key, None)
+                        self._ended(outcome, following)
+                await self._show_what_is_sent_no_more(run, following)
+                await steering.all_sent()
                 if following is not None:
                     await self._show_what_is_held(run, following.dispatch)
                     await following.to_the_end()
+                    await steering.all_sent()
+                if is_first and not self._planned.awaited.ends:  # else tracking has listed them
+                    for warning in await submitter.look_for_others():
+                        say(f"m2async: {warning}")
             except SubmissionStoppedError:
                 pass  # said below, for a run that its last job stopped, too
             self._found_rate = submitter.found_rate
-            if before:
-                await self._show_what_was_started_before(run)
-            if submitter.stopped_by is not None:
-                await self._stopped(submitter.stopped_by, run)
+            self._say_which_lists_are_refused(submitter)
+            self._waiting.look(submitter.waiting)
+            stopped_by = submitter.stopped_by
+            try:
+                await self._look_back(run)
+            except LedgerError as exc:  # often why it stopped
+                stopped_by = stopped_by or exc
+            if stopped_by is not None:
+                await self._stopped(stopped_by, run)
                 return STOPPED
         counts = self._lines.counts
         if counts["skipped"] > self._held:
@@ -317,70 +379,103 @@ class _SubmitCommand:
         failures = following.failures if following is not None else 0
         return 1 if counts["rejected"] or counts["unknown"] or self._held or failures else 0
 
-    def show_summary(self) -> None:
-        """Say how the run went, unless no job got anywhere."""
+    def show_summary(self, hint: Callable[[str], str] | None) -> None:
+        """Say how the run went, unless no job got anywhere; `hint` writes out a command on it."""
         if self._lines.counts and not self._show.quiet:
-            self._lines.summary(time.monotonic() - self._began)
+            self._lines.summary(time.monotonic() - self._began, hint)
             if self._found_rate is not None:
                 say(f"The service throttled calls: its quota is about {self._found_rate:,.3g} a second.")
+            self._waiting.summary()
+            say_foreign(self._foreign)
+            say_refused(self._refused, self._lines.counts["unknown"])
 
-    async def _open_run(self, stack: contextlib.AsyncExitStack, ledger: Ledger, connection: _LazyClient) -> Run:
+    async def _open_run(self, stack: contextlib.AsyncExitStack, ledger: Ledger, connection: LazyClient) -> Run:
         name, manifest, *_ = self._planned
         if manifest is None:
             await ledger.run(name)  # resume makes no run
-            return await stack.enter_async_context(await ledger.open_run(name))
-        run = await ledger.open_run(name, manifest=manifest.name, digest=manifest.digest)
-        await stack.enter_async_context(run)
-        await self._plan(run, manifest, connection)
+            run = await stack.enter_async_context(await ledger.open_run(name))
+        else:
+            wanted = NamedJobs()
+            readers = Readers(
+                partial(self._read, manifest, wanted), partial(self._look_up, manifest, wanted, connection)
+            )
+            run = await open_run(
+                stack, ledger, manifest, self._planned.wish, readers, rehearsal=connection.is_rehearsal
+            )
+        await connection.check_place(run)
         return run
 
-    async def _plan(self, run: Run, manifest: Manifest, connection: _LazyClient) -> None:
-        """Check the rows, write them into the ledger and look up what they name, unless the run has them already."""
+    async def _read(self, manifest: Manifest, wanted: NamedJobs, run: Run) -> None:
+        """Check the rows, and write them into the ledger; none of them counts yet."""
         after: dict[str, Sequence[str]] = {}
-        wanted = NamedJobs()
-
-        async def look_up() -> None:
-            report = await preflight(await connection.client(), wanted)
-            for warning in report.warnings:
-                say(f"m2async: {warning}")
-            if report.findings:
-                self._progress.stop()
-                show_problems(manifest.error(report.findings))
-                raise typer.Exit(BAD_INPUT)
-
+        self._ruled = ruled = RuledRows(self._planned.awaited.rules)
         try:
             with (
                 manifest.rows(after) as rows,
-                self._progress.checking(wanted.watch(rows) if self._planned.preflight else rows) as counted,
+                self._progress.checking(
+                    ruled.watch(wanted.watch(rows) if self._planned.preflight else rows)
+                ) as counted,
             ):
-                await run.plan(counted, after=after, check=look_up if self._planned.preflight else None)
+                await run.give(counted, after=after)
         except asyncio.CancelledError:
             self._progress.stop()
             say("m2async: interrupted before the whole manifest was checked; nothing was sent")
             raise
+
+    async def _look_up(self, manifest: Manifest, wanted: NamedJobs, connection: LazyClient, run: Run) -> None:
+        """Check all else that was given, and look up what the rows name, where the run belongs."""
+        if self._ruled is not None:
+            self._ruled.check()
+        await connection.check_place(run)
+        client = await connection.client()
+        if not self._planned.preflight or run.info.digest == manifest.digest:
+            return
+        report = await preflight(client, wanted)
+        for warning in report.warnings:
+            say(f"m2async: {warning}")
+        if report.findings:
+            self._progress.stop()
+            show_problems(manifest.error(report.findings))
+            raise typer.Exit(BAD_INPUT)
 
     async def _fit_lines(self, run: Run) -> None:
         """Make the table fit the first and the last rows, so that a million need not be read."""
         rows = [*await run.page(), *await run.page(after=max(PAGE, run.info.rows - PAGE))]
         key_width = max((len(row.key) for row in rows), default=0)
         job_width = max((len(row.request.job.name) for row in rows), default=0)
-        self._lines.fit(run.info.rows, key_width=key_width, job_width=job_width)
+        self._lines.fit(run.info.jobs, key_width=key_width, job_width=job_width)
 
     async def _say_what_was_started_before(self, run: Run) -> bool:
         """Say how many jobs need no start; their lines come last, so that the others do not wait for them."""
-        started = (await run.counts())[RowState.STARTED]
-        if started and not self._show.quiet:
-            left = run.info.rows - started
-            say(
-                f"run {run.info.name}: {started:,} jobs were started before, {left:,} are left; "
-                "another --run NAME starts them all again"
-            )
+        started, jobs = (await run.counts())[RowState.STARTED], run.info.jobs
+        before = f"{plural(started, 'job')} {'was' if started == 1 else 'were'} started before"
+        anew = f"; to start all of them anew: {self._planned.anew}" if self._planned.anew else ""
+        if started == jobs > 0:
+            since = f"of run {run.info.name}, begun {moment(run.info.created_at)}"
+            say(f"m2async: nothing was started: {before}, 0 are left, {since}{anew}")
+        elif started and not self._show.quiet:
+            left = jobs - started
+            say(f"run {run.info.name}: {before}, {left:,} {'is' if left == 1 else 'are'} left{anew}")
         return started > 0
 
-    async def _show_what_was_started_before(self, run: Run) -> None:
+    async def _say_what_is_waited_for(self, run: Run, pace: Pace) -> None:
+        """Say that jobs which an earlier command left in doubt are looked for first."""
+        unknown = (await run.counts())[RowState.UNKNOWN]
+        if unknown and pace.on_unknown == "adopt" and not self._show.quiet:
+            say(
+                f"run {run.info.name}: {plural(unknown, 'job')} may have been started before: looked for among the "
+                f"service's executions, as soon as {pace.settle:g} s have passed since the last attempt"
+            )
+
+    async def _look_back(self, run: Run) -> None:
+        """Show what was started before, and read what others have started meanwhile."""
+        self._foreign = await run.foreign()
+        if not self._before:
+            return
         async for row in run.rows(RowState.STARTED):
             if row.key not in self._now:
-                self._show_outcome(outcome_of(row), before=True)
+                self._lines.before(outcome_of(row))
+                self._progress.advance(self._lines.counts)
 
     async def _follow(
         self, client: M2Client, ledger: Ledger, run: Run, submitter: Submitter, beside: TaskGroup, log: Log | None
@@ -397,6 +492,14 @@ class _SubmitCommand:
         beside.start_soon(following.run)
         return following
 
+    async def _show_what_is_sent_no_more(self, run: Run, following: Following | None) -> None:
+        """Show the rows in doubt that were not let go: the manifest was given again without them."""
+        for key in list(self._open):
+            with contextlib.suppress(RowNotFoundError):
+                row = await run.row(key)
+                if row.state is RowState.UNKNOWN:
+                    self._ended(outcome_of(row), following)
+
     async def _show_what_is_held(self, run: Run, dispatch: Dispatch) -> None:
         async for row in run.rows(*_NOT_STARTED):
             if row.key not in self._not_started:
@@ -404,8 +507,32 @@ class _SubmitCommand:
                 self._lines.held(row, dispatch.held(row))
                 self._progress.advance(self._lines.counts)
 
-    def _show_outcome(self, outcome: Outcome, *, before: bool = False) -> None:
-        self._lines.outcome(outcome, before=before)
+    def _steer(self, run: Run, submitter: Submitter, following: Following | None) -> Steering:
+        return Steering(
+            run,
+            submitter,
+            stop=partial(self._interrupt, submitter, following),
+            tell=lambda said: say(f"m2async: {said}"),
+            restarted=partial(self._restarted, following),
+            ended=lambda outcome: self._ended(outcome, following),
+        )
+
+    def _restarted(self, following: Following | None, row: LedgerRow) -> None:
+        self._note_attempts(row)
+        if following is not None:
+            following.dispatch.restarted(row)
+
+    def _note_attempts(self, row: LedgerRow) -> None:
+        if row.attempts:
+            self._attempts_before[row.key] = row.attempts
+
+    def _ended(self, outcome: Outcome, following: Following | None) -> None:
+        if self._before:
+            self._now.add(outcome.key)
+        if following is not None:
+            self._not_started |= {outcome.key} if not isinstance(outcome, Started) else set()
+            following.dispatch.ended(outcome)
+        self._lines.outcome(outcome, attempts_before=self._attempts_before.pop(outcome.key, 0))
         self._progress.advance(self._lines.counts)
 
     def _leave_at_once(self, log: Log | None) -> None:
@@ -414,15 +541,26 @@ class _SubmitCommand:
             log.flush()
 
     async def _say_what_is_held(self, submitter: Submitter) -> None:
-        """Say when the jobs of an application wait because it does not run."""
+        """Say when the jobs of an application wait because it does not run, and when its list is refused."""
         said: set[str] = set()
         while True:
             await anyio.sleep(LOOK_EVERY)
+            self._say_which_lists_are_refused(submitter)
+            self._progress.waiting = self._waiting.look(submitter.waiting)
             held = submitter.held
             for application in held.keys() - said:
                 error, _ = held[application]
                 say(f"m2async: the jobs of application {application} wait for it to run: {error.message}")
             said = set(held)
+
+    def _say_which_lists_are_refused(self, submitter: Submitter) -> None:
+        """Say what has changed since the run was opened or this was said last."""
+        before, self._refused = self._refused, dict(submitter.refused_lists)
+        for application in self._refused.keys() - before.keys():
+            why = why_refused(self._refused[application])
+            say(f"m2async: the executions of application {application} cannot be listed: {why}")
+        for application in before.keys() - self._refused.keys():
+            say(f"m2async: the executions of application {application} can be listed now")
 
     def _interrupt(self, submitter: Submitter, following: Following | None, reason: str, hint: str = "") -> None:
         if following is not None:
@@ -434,6 +572,7 @@ class _SubmitCommand:
         async with contextlib.aclosing(rows):
             async for row in rows:
                 self._open[row.key] = row.request
+                self._note_attempts(row)
                 if in_turn:
                     self._last_read = row.number
                 yield row
@@ -446,9 +585,12 @@ class _SubmitCommand:
         say(f"m2async: stopped: {code}{cause.message}")
         for key, request in self._open.items():
             self._lines.not_sent(key, request, cause)
-        async for row in run.rows(*_NOT_STARTED, after=self._last_read):
-            if row.key not in self._not_started and row.key not in self._open:
-                self._lines.not_sent(row.key, row.request, cause)
+        try:
+            async for row in run.rows(*_NOT_STARTED, after=self._last_read):
+                if row.key not in self._not_started and row.key not in self._open:
+                    self._lines.not_sent(row.key, row.request, cause)
+        except LedgerError as exc:
+            say(f"m2async: which other jobs were not sent is not known: {exc}")
 
 
 _NOT_STARTED = (RowState.PENDING, RowState.REJECTED, RowState.UNKNOWN)

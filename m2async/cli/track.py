@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import typer
 from rich import progress
-from rich.console import Console
 
-from m2async.cli.ledgers import execution_line, existing_ledger
+from m2async.cli.hints import advised
+from m2async.cli.ledgers import execution_line, existing_ledger, say_foreign, say_ledger, some_of
 from m2async.cli.log_file import open_log
-from m2async.cli.output import BAD_INPUT, emit, emit_json, fail, say, table_line
+from m2async.cli.output import emit_json, emit_lines, say
+from m2async.cli.rules import write_rules
 from m2async.cli.running import Signals, run
+from m2async.cli.screen import TextTable, console
 from m2async.cli.service import Service
 from m2async.errors import CallError, M2AsyncError, ResourceNotFoundException
 from m2async.figures import count_results
@@ -30,27 +32,10 @@ from m2async.ledger import (
     TrackedExecution,
 )
 from m2async.service import Result
+from m2async.texts import visible
 
 _WORTH_SAYING = 5.0
 """Seconds of waiting after a failed call that are worth a message."""
-
-
-def parse_rules(texts: Sequence[str]) -> dict[str | None, int]:
-    """Read `--max-rc N` and `--max-rc KEY=N` options; that of the run has the key None."""
-    rules: dict[str | None, int] = {}
-    for text in texts:
-        key, equals, number = text.rpartition("=")
-        if not re.fullmatch("[0-9]{1,9}", number):
-            fail(f"--max-rc {text}: must be a return code, such as 4, or KEY=4 for a single row", BAD_INPUT)
-        if rules.setdefault(key if equals else None, int(number)) != int(number):
-            fail(f"--max-rc {text}: another value was given before", BAD_INPUT)
-    return rules
-
-
-async def write_rules(view: RunView, rules: Mapping[str | None, int]) -> None:
-    """Write the rules into the ledger: from now on they are the run's."""
-    for key, max_rc in rules.items():
-        await view.set_rule(max_rc, key)
 
 
 def track(
@@ -70,27 +55,29 @@ def track(
             log = stack.enter_context(open_log(log_file)) if log_file else None
             ledger = await stack.enter_async_context(existing_ledger(url))
             view = await ledger.run(run_name)
-            await write_rules(view, rules)
+            say_ledger(ledger)
             async with service.client() as client:
+                await service.check_place(view, client)
+                await write_rules(view, rules)
                 logger = log and log.logger
                 tracker = Tracker(client, ledger, view, more=view.in_use, logger=logger, troubled=say_trouble)
                 with StatusBar(await view.execution_counts(), hidden=quiet) as bar:
                     lines = EndLines(form)
                     await lines.fit(view)
-                    async for execution in view.all_executions():
-                        if execution.ended:
-                            lines.ended(execution)
+                    await lines.show_ends(view)
                     async with tracker:
                         async for change in tracker:
                             bar.changed(change.before, change.execution.status)
-                            if change.execution.ended:
+                            if change.execution.is_over:
                                 lines.ended(change.execution)
+                    await lines.show_gone(view)
             executions, counts = await view.execution_counts(), await view.counts()
             if not quiet:
                 say(summary(executions, counts))
+                say_foreign(await view.foreign())
             return exit_code(executions, counts)
 
-    raise typer.Exit(run(work, explained=explained))
+    raise typer.Exit(run(work, explained=partial(explained, ledger=url)))
 
 
 def exit_code(executions: Iterable[ExecutionCount], counts: Counts) -> int:
@@ -99,23 +86,28 @@ def exit_code(executions: Iterable[ExecutionCount], counts: Counts) -> int:
     return 0 if all_started and all(alike.judgement.result is Result.SUCCESS for alike in executions) else 1
 
 
-def summary(executions: Iterable[ExecutionCount], counts: Counts) -> str:
+def summary(executions: Collection[ExecutionCount], counts: Counts) -> str:
     """Say how a run stands, in a line."""
-    results = count_results(executions)
+    results = count_results(alike for alike in executions if not alike.gone)
+    gone = sum(alike.rows for alike in executions if alike.gone)
     parts = [f"{results[Result.SUCCESS]:,} of {sum(counts.values()):,} jobs succeeded"]
+    untold = sum(alike.rows for alike in executions if alike.is_untold)
+    results[Result.OPEN] -= untold
     named = {Result.FAILURE: "failed", Result.OPEN: "have not ended"}
     parts += [f"{results[result]:,} {words}" for result, words in named.items() if results[result]]
+    parts += [f"{untold:,} of which it cannot be told, as their executions ended differently"] if untold else []
+    parts += [f"{gone:,} not found by the service"] if gone else []
     parts += [
         f"{counts[state]:,} {state.label}" for state in RowState if state is not RowState.STARTED and counts[state]
     ]
     return "; ".join(parts)
 
 
-def explained(error: M2AsyncError) -> str:
+def explained(error: M2AsyncError, ledger: str | None) -> str:
     """An error that ended the tracking, and what to do."""
     if isinstance(error, ResourceNotFoundException):
         return f"{error}: is this the run's region and account? Its jobs are left as they were"
-    return str(error)
+    return advised(error, ledger=ledger)
 
 
 def say_trouble(error: CallError, seconds: float) -> None:
@@ -129,8 +121,8 @@ def end_line(execution: TrackedExecution) -> dict[str, Any]:
     result, reason = execution.judgement
     return {
         **execution_line(execution, RowState.STARTED.label),
-        "status": execution.status,
-        "return_code": execution.return_code,
+        "status": execution.known_status,
+        "return_code": execution.known_return_code,
         "result": result.value,
         "reason": reason,
     }
@@ -141,26 +133,38 @@ class EndLines:
 
     def __init__(self, form: Literal["table", "jsonl"]) -> None:
         self._json = form == "jsonl"
-        self._widths = [3, 26, 7]
-        self._headed = False
+        self._key_width = 3
+        self._table: TextTable | None = None
+        self._gone: set[str] = set()
 
     async def fit(self, view: RunView) -> None:
         """Make the table fit the keys of the first rows."""
-        self._widths[0] = max([3, *(len(row.key) for row in await view.page())])
+        self._key_width = max([3, *(len(row.key) for row in await view.page())])
+
+    async def show_ends(self, view: RunView) -> None:
+        """Print what ended before, but for what was gone: that is looked for once more."""
+        async for execution in view.all_executions():
+            if execution.is_over and not execution.gone:
+                self.ended(execution)
+
+    async def show_gone(self, view: RunView) -> None:
+        """Print what was gone before, and still is."""
+        async for execution in view.all_executions(open_only=True):
+            if execution.is_over and execution.execution_id not in self._gone:
+                self.ended(execution)
 
     def ended(self, execution: TrackedExecution) -> None:
         """Print what an execution came to."""
+        if execution.gone:
+            self._gone.add(execution.execution_id)
         if self._json:
             emit_json(end_line(execution))
             return
-        if not self._headed:
-            self._headed = True
-            self._row("KEY", "EXECUTION ID", "RESULT", "REASON")
+        if self._table is None:
+            self._table = TextTable(("KEY", "EXECUTION ID", "RESULT", "REASON"), (self._key_width, 26, 7, 80))
+            emit_lines(self._table.head())
         result, reason = execution.judgement
-        self._row(execution.key, execution.execution_id, result.value, reason)
-
-    def _row(self, *cells: str) -> None:
-        emit(table_line(cells, (*self._widths, max(10, len(cells[-1])))))
+        emit_lines(self._table.row((execution.key, some_of(execution), result.value, reason)))
 
 
 class StatusBar:
@@ -172,9 +176,9 @@ class StatusBar:
             self._counts[alike.status] += alike.rows
         self._bar = progress.Progress(
             progress.SpinnerColumn(),
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=console(),
             disable=hidden or not sys.stderr.isatty(),
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=True,
@@ -199,4 +203,4 @@ class StatusBar:
 
     def _text(self) -> str:
         counted = [f"{count:,} {status or 'not seen yet'}" for status, count in self._counts.items() if count]
-        return ", ".join(counted) or "no job was started yet"
+        return visible(", ".join(counted)) or "no job was started yet"

@@ -123,6 +123,7 @@ def line(look: Look) -> str:
     parts = [
         words.standing(figures),
         words.states(figures),
+        words.together(figures),
         words.throughput(figures),
         throttles(figures),
         words.results(figures),
@@ -168,6 +169,7 @@ def drawn(look: Look, width: int, height: int) -> RenderableType:
     facts = [
         ("", words.standing(figures)),
         ("jobs", words.states(figures)),
+        ("", words.together(figures)),
         ("rate", words.throughput(figures)),
         ("", history(figures, width - 13)),
         ("pace", words.pace(figures)),
@@ -191,7 +193,7 @@ def drawn(look: Look, width: int, height: int) -> RenderableType:
 def state_bar(figures: RunFigures, width: int) -> Text:
     """Draw the jobs as a line that has a part for each state, at least a character for each that any is in."""
     counts = {state: count for state, count in figures.counts.items() if count and state is not RowState.PENDING}
-    parts = {state: max(1, count * width // figures.info.rows) for state, count in counts.items()}
+    parts = {state: max(1, count * width // figures.info.jobs) for state, count in counts.items()}
     if parts:
         largest = max(parts, key=lambda state: parts[state])
         parts[largest] -= max(0, sum(parts.values()) - width)

@@ -6,15 +6,85 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, NamedTuple
+
+import msgspec
+
+from m2async.client.wire.http11 import Response
+from m2async.clock import ServiceClock
+from m2async.errors import M2ServiceException, UnreadableAnswerError, service_exception
 
 
 class Answer(NamedTuple):
-    """A successful answer: its members as the service names them, the request id, and the server's time."""
+    """A successful answer: its members as the service names them, and the request id."""
 
     members: Mapping[str, Any]
     request_id: str | None
-    date: datetime | None = None
+
+
+def read_answer(response: Response) -> Answer:
+    """Read a successful answer: a JSON object, or nothing. Raises UnreadableAnswerError."""
+    members = read_json(response.body) if response.body else {}
+    if not isinstance(members, dict):
+        raise UnreadableAnswerError("the answer cannot be read: it is no JSON object")
+    return Answer(members, response.header(b"x-amzn-requestid"))
+
+
+def read_clock(clock: ServiceClock, response: Response, sent_at: float) -> bool:
+    """Read the service's clock off the answer to a request of this local time; tells whether it has a date."""
+    date = parse_date(response.header(b"date"))
+    if date is None:
+        return False
+    clock.read(date.timestamp(), sent_at, clock.local_time())
+    return True
+
+
+def read_json(body: bytes) -> Any:
+    """Read JSON; raises UnreadableAnswerError."""
+    try:
+        return msgspec.json.decode(body)
+    except NO_JSON as exc:
+        raise UnreadableAnswerError(f"the answer cannot be read: {exc}") from exc
+
+
+def read_error(response: Response) -> M2ServiceException:
+    """Read an error answer: its name is in a header or in the body (rest-json)."""
+    try:
+        body: Any = msgspec.json.decode(response.body)
+    except NO_JSON:
+        body = None
+    members: dict[str, Any] = body if isinstance(body, dict) else {}
+    code = response.header(b"x-amzn-errortype") or members.get("code") or members.get("__type") or response.status
+    message = members.get("message") or members.get("Message") or _phrase(response.status)
+    return service_exception(
+        str(code),
+        str(message),
+        http_status=response.status,
+        request_id=response.header(b"x-amzn-requestid"),
+        retry_after=parse_retry_after(response.header(b"retry-after")),
+        details={name: value for name, value in members.items() if name not in _READ_ALREADY},
+    )
+
+
+def no_execution_id(value: object) -> UnreadableAnswerError:
+    """The error of an answer whose execution id can be none."""
+    return UnreadableAnswerError(
+        "the answer cannot be read: its executionId is invalid" if value else "the answer holds no executionId"
+    )
+
+
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not JSON, not UTF-8, or nested without end."""
+
+_READ_ALREADY = frozenset({"message", "Message", "code", "__type"})
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"HTTP status {status}"
 
 
 def parse_date(value: str | None) -> datetime | None:

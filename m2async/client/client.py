@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
@@ -12,23 +13,28 @@ from urllib.parse import urlsplit
 import msgspec
 
 from m2async.client.answers import Answer
+from m2async.client.once import OnlyRequest
 from m2async.client.settings import Aws, SessionCredentials, Settings, is_loopback
 from m2async.client.wire.pool import Pool
+from m2async.client.wire.proxy import Proxy, Tunnel
 from m2async.client.wire.sigv4 import check_credentials
 from m2async.client.wire.transport import WireTransport
-from m2async.clock import steady_time
+from m2async.clock import ClockOffset, ServiceClock
 from m2async.errors import ConfigurationError, UnreadableAnswerError
 from m2async.events import transport_chosen
+from m2async.loops import Home
 from m2async.service import (
     Application,
     BatchJobDefinition,
     BatchJobExecution,
     ExecutionsPage,
     JobStep,
+    ListEnd,
     StartBatchJob,
     StartBatchJobResponse,
     check_identifier,
     definition_from_api,
+    is_execution_id,
 )
 
 if TYPE_CHECKING:
@@ -47,8 +53,14 @@ _PAGE_SIZE = 2_000  # MaxResults: the most that the service gives at once
 class Transport(Protocol):
     """What sends requests and gives their answers, one attempt each."""
 
-    async def start_batch_job(self, request: StartBatchJob) -> StartBatchJobResponse:
-        """Send a StartBatchJob request, or raise the CallError that says what became of it."""
+    def signing_time(self) -> float:
+        """What a signature made now would be dated, in seconds of the epoch."""
+
+    async def start_batch_job(self, request: StartBatchJob, not_after: float | None = None) -> StartBatchJobResponse:
+        """Send a StartBatchJob request, or raise the CallError that says what became of it.
+
+        A request that would be dated later than `not_after` is not sent.
+        """
 
     async def call(self, operation: str, members: Mapping[str, Any]) -> Answer:
         """Send a request of another operation, in the same way."""
@@ -109,20 +121,20 @@ class M2Client:
         self._plain_http_to = frozenset(plain_http_to)
         self._middlewares: list[Middleware] = []
         self._opened: AsyncExitStack | None = None
-        self._clock_offset: float | None = None
+        self._clock = ServiceClock()
+        self._account_of_application: str | None = None
 
     async def __aenter__(self) -> Self:
+        self._home = Home("the client")
         async with AsyncExitStack() as stack:
             self._aws = await Aws.open(self._settings)
             stack.push_async_callback(self._aws.aclose)
             self._check_scheme()
-            credentials = await self._aws.credentials()
+            credentials = self._credentials = await self._aws.credentials()
             check_credentials(await credentials.current())
             self._transport = await self._open_transport(credentials)
             stack.push_async_callback(self._transport.aclose)
-            self._start: CallNext = self._transport.start_batch_job
-            for middleware in self._middlewares:
-                self._wrap(middleware)
+            self._start = self._transport.start_batch_job
             self._opened = stack.pop_all()
         return self
 
@@ -130,6 +142,9 @@ class M2Client:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._check_open()
+        if self._home.is_forked:  # its connections are another process's, which goes on with them
+            return
+        self._home.check()
         stack, self._opened = self._opened, None
         if stack is not None:
             await stack.aclose()
@@ -147,31 +162,62 @@ class M2Client:
         return self._aws.region_name
 
     @property
-    def clock_offset(self) -> float | None:
-        """How far the service's clock is ahead of the local one, in seconds, give or take one.
+    def account_id(self) -> str | None:
+        """The AWS account, as the credentials say or an application that was looked up; None if neither did."""
+        self._check_open()
+        return self._credentials.account_id or self._account_of_application
 
-        Read off the `Date` of the last answer to a call other than StartBatchJob; None before there was one.
+    @property
+    def clock_offset(self) -> ClockOffset | None:
+        """How far the service's clock is ahead of the local one, in seconds, and how exactly that is known.
+
+        Read off the `Date` of answers; None before there was one.
         """
-        return self._clock_offset
+        return self._clock.offset
 
-    def start_batch_job(self, request: StartBatchJob) -> Coroutine[Any, Any, StartBatchJobResponse]:
-        """Start a batch job (StartBatchJob): to be awaited."""
+    def signing_time(self) -> float:
+        """What a signature made now would be dated, in seconds of the epoch; the client must be open.
+
+        It is the machine's clock, corrected by what the service said of it when it refused a signature.
+        """
+        self._check_open()
+        return self._transport.signing_time()
+
+    def start_batch_job(
+        self, request: StartBatchJob, *, not_after: float | None = None
+    ) -> Coroutine[Any, Any, StartBatchJobResponse]:
+        """Start a batch job (StartBatchJob): to be awaited.
+
+        A request that would be signed with a later date than `not_after`, by `signing_time`, is not sent: that is a
+        SignatureTooLateError.
+        """
         if self._opened is None:
             self._check_open()
-        return self._start(request)
+        if not self._middlewares:
+            return self._start(request, not_after)
+        start = OnlyRequest(partial(self._start, not_after=not_after))
+        call: CallNext = start.send
+        for middleware in self._middlewares:
+            call = partial(_call, middleware, call)
+        return start.outcome_of(call, request)
 
     def use(self, middleware: Middleware) -> None:
-        """Wrap `start_batch_job` in `async (request, call_next) -> response`; the last one added runs first."""
+        """Wrap `start_batch_job` in `async (request, call_next) -> response`; the last one added runs first.
+
+        A call sends one request: whoever calls on again gets a RepeatedCallError, but after an error that says that
+        nothing was sent, such as NotSentError. What the request brought stands, whatever is made of it around.
+        """
         self._middlewares.append(middleware)
-        if self._opened is not None:
-            self._wrap(middleware)
 
     async def get_batch_job_execution(self, application_id: str, execution_id: str) -> BatchJobExecution:
         """Get one execution (GetBatchJobExecution)."""
         answer = await self._call(
             "GetBatchJobExecution", {"applicationId": application_id, "executionId": execution_id}
         )
-        return _read(answer.members, BatchJobExecution)
+        execution = _read_execution(answer.members)
+        if execution.execution_id != execution_id:
+            raise UnreadableAnswerError("the answer cannot be read: it is of another execution")
+        return execution
 
     async def cancel_batch_job_execution(
         self, application_id: str, execution_id: str, *, auth_secrets_manager_arn: str | None = None
@@ -193,9 +239,10 @@ class M2Client:
     ) -> AsyncIterator[BatchJobExecution]:
         """Iterate over an application's executions (ListBatchJobExecutions), following `nextToken`.
 
-        `execution_ids` holds at most 10; `page_size` is 1 to 2,000.
+        `execution_ids` holds at most 10; `page_size` is 1 to 2,000. A list with an execution whose id can be none, or
+        of another application, is an UnreadableAnswerError.
         """
-        token: str | None = None
+        ends, token = ListEnd(), None
         while True:
             page = await self.get_batch_job_executions_page(
                 application_id,
@@ -207,9 +254,11 @@ class M2Client:
                 page_size=page_size,
                 next_token=token,
             )
+            if page.passed_over:  # one of them may be the one that is looked for
+                raise UnreadableAnswerError("the answer cannot be read: an execution in the list has no valid id")
             for execution in page.executions:
                 yield execution
-            token = page.next_token
+            token = ends.next_token(page.next_token, empty=not page.executions)
             if token is None:
                 return
 
@@ -237,19 +286,23 @@ class M2Client:
             nextToken=next_token,
         )
         page = (await self._call("ListBatchJobExecutions", members)).members
-        executions = [_read(item, BatchJobExecution) for item in _listed(page, "batchJobExecutions")]
-        return ExecutionsPage(executions, page.get("nextToken") or None)
+        listed = [_read_execution(item) for item in _listed(page, "batchJobExecutions")]
+        executions = [
+            execution
+            for execution in listed
+            if is_execution_id(execution.execution_id) and execution.application_id == application_id
+        ]
+        return ExecutionsPage(executions, _next_token(page), len(listed) - len(executions))
 
     async def list_batch_job_definitions(
         self, application_id: str, *, prefix: str | None = None, page_size: int = _PAGE_SIZE
     ) -> AsyncIterator[BatchJobDefinition]:
         """Iterate over an application's batch job definitions (ListBatchJobDefinitions)."""
         members = _given({"applicationId": application_id}, prefix=prefix)
-        async for page in self._pages("ListBatchJobDefinitions", members, page_size):
-            for item in _listed(page, "batchJobDefinitions"):
-                definition = definition_from_api(item)
-                if definition is not None:
-                    yield definition
+        async for item in self._items("ListBatchJobDefinitions", members, page_size, "batchJobDefinitions"):
+            definition = _read_definition(item)
+            if definition is not None:
+                yield definition
 
     async def list_batch_job_restart_points(
         self, application_id: str, execution_id: str, *, auth_secrets_manager_arn: str | None = None
@@ -259,12 +312,12 @@ class M2Client:
         answer = await self._call(
             "ListBatchJobRestartPoints", _given(members, authSecretsManagerArn=auth_secrets_manager_arn)
         )
-        return [_read(step, JobStep) for step in answer.members.get("batchJobSteps", ())]
+        return [_read(step, JobStep) for step in _listed(answer.members, "batchJobSteps", missing=[])]
 
     async def get_application(self, application_id: str) -> Application:
         """Get one application (GetApplication)."""
         answer = await self._call("GetApplication", {"applicationId": application_id})
-        return _read(answer.members, Application)
+        return self._application(answer.members)
 
     async def list_applications(
         self,
@@ -275,17 +328,25 @@ class M2Client:
     ) -> AsyncIterator[Application]:
         """Iterate over the applications (ListApplications); `names` holds at most 10."""
         members = _given({}, names=None if names is None else list(names), environmentId=environment_id)
-        async for page in self._pages("ListApplications", members, page_size):
-            for item in _listed(page, "applications"):
-                yield _read(item, Application)
+        async for item in self._items("ListApplications", members, page_size, "applications"):
+            yield self._application(item)
 
-    async def _pages(self, operation: str, members: dict[str, Any], page_size: int) -> AsyncIterator[Mapping[str, Any]]:
+    def _application(self, members: Mapping[str, Any]) -> Application:
+        application = _read(members, Application)
+        _, _, rest = (application.application_arn or "").partition(":m2:")  # arn:aws:m2:REGION:ACCOUNT:app/ID
+        self._account_of_application = rest.split(":")[1] if rest.count(":") > 1 else self._account_of_application
+        return application
+
+    async def _items(self, operation: str, members: dict[str, Any], page_size: int, member: str) -> AsyncIterator[Any]:
+        ends = ListEnd()
         members = {**members, "maxResults": page_size}
         while True:
             page = (await self._call(operation, members)).members
-            yield page
-            token = page.get("nextToken")
-            if not token:
+            items = _listed(page, member)
+            for item in items:
+                yield item
+            token = ends.next_token(_next_token(page), empty=not items)
+            if token is None:
                 return
             members["nextToken"] = token
 
@@ -294,14 +355,7 @@ class M2Client:
             if member in members:
                 check_identifier(field, members[member])
         self._check_open()
-        answer = await self._transport.call(operation, members)
-        if answer.date is not None:
-            self._clock_offset = answer.date.timestamp() + 0.5 - steady_time()  # the header has whole seconds
-        return answer
-
-    def _wrap(self, middleware: Middleware) -> None:
-        call_next = self._start
-        self._start = lambda request: middleware(request, call_next)
+        return await self._transport.call(operation, members)
 
     def _check_open(self) -> None:
         if self._opened is None:
@@ -327,40 +381,83 @@ class M2Client:
         aws, settings = self._aws, self._settings
         chosen = self._chosen
         if chosen is None:
-            why = "proxy" if aws.proxy() else "event hooks" if aws.has_event_hooks() else None
+            why = "proxy" if aws.proxy_url() else "event hooks" if aws.has_event_hooks() else None
             if why is not None:
                 transport_chosen("aiobotocore", why)
             chosen = "wire" if why is None else "aiobotocore"
-        if chosen == "aiobotocore":
-            from m2async.client.via_aiobotocore import AiobotocoreTransport
-
-            return AiobotocoreTransport(aws)
         url = urlsplit(aws.endpoint_url)
+        host, port, tls = url.hostname or "", url.port or (443 if url.scheme == "https" else 80), aws.tls_context()
+        proxy = aws.proxy() if chosen == "aiobotocore" else None
+        is_forwarded = proxy is not None and tls is None
+        if proxy is not None and is_forwarded:
+            self._check_plain_proxy(proxy)
+            host, port, tls = proxy.host, proxy.port, proxy.tls
         pool = Pool(
-            url.hostname or "",
-            url.port or (443 if url.scheme == "https" else 80),
-            tls=aws.tls_context(),
+            host,
+            port,
+            tls=tls,
             max_connections=settings.max_connections,
             connect_timeout=settings.connect_timeout,
             read_timeout=settings.read_timeout,
+            tunnel=None if proxy is None or is_forwarded else Tunnel(proxy),
+            is_direct=proxy is None,
         )
-        return WireTransport(aws.endpoint_url, aws.region_name, credentials, pool)
+        if chosen != "aiobotocore":
+            return WireTransport(aws.endpoint_url, aws.region_name, credentials, pool, self._clock)
+        from m2async.client.via_aiobotocore import AiobotocoreTransport
+
+        forwarded = (proxy.authorization or "") if proxy and is_forwarded else None
+        return AiobotocoreTransport(aws, pool, forwarded, self._clock)
+
+    def _check_plain_proxy(self, proxy: Proxy) -> None:
+        """Refuse to send what would be readable on the way to a proxy."""
+        if proxy.tls is None and not is_loopback(f"//{proxy.host}") and proxy.host not in self._plain_http_to:
+            raise ConfigurationError(
+                f"the endpoint {self._aws.endpoint_url} is plain HTTP, which would go through the proxy {proxy.host}: "
+                "use https, or leave the endpoint out of the proxy's with NO_PROXY"
+            )
+
+
+def _call(
+    middleware: Middleware, call_next: CallNext, request: StartBatchJob
+) -> Coroutine[Any, Any, StartBatchJobResponse]:
+    return middleware(request, call_next)
 
 
 def _given(members: Mapping[str, Any], **optional: Any) -> dict[str, Any]:
     return {**members, **{name: value for name, value in optional.items() if value is not None}}
 
 
-def _listed(page: Mapping[str, Any], member: str) -> list[Any]:
+def _listed(page: Mapping[str, Any], member: str, missing: list[Any] | None = None) -> list[Any]:
     """The items of a page. One without its list is not an empty list: what is missing there may exist."""
-    items = page.get(member)
+    items = page.get(member, missing)
     if not isinstance(items, list):
         raise UnreadableAnswerError(f"the answer cannot be read: it holds no {member}")
     return items
 
 
+def _next_token(page: Mapping[str, Any]) -> str | None:
+    token = page.get("nextToken")
+    if token is not None and not isinstance(token, str):
+        raise UnreadableAnswerError("the answer cannot be read: its nextToken is no text")
+    return token or None
+
+
+def _read_execution(members: Any) -> BatchJobExecution:
+    if isinstance(members, Mapping) and isinstance(members.get("startTime"), str):  # the model has it as a number
+        raise UnreadableAnswerError("the answer cannot be read: a startTime is no time")
+    return _read(members, BatchJobExecution)
+
+
+def _read_definition(members: Any) -> BatchJobDefinition | None:
+    try:
+        return definition_from_api(members)
+    except (AttributeError, KeyError, TypeError) as exc:
+        raise UnreadableAnswerError("the answer cannot be read: a batch job definition is none") from exc
+
+
 def _read(members: Mapping[str, Any], kind: type[_T]) -> _T:
     try:
         return msgspec.convert(members, kind, strict=False)
-    except msgspec.ValidationError as exc:
+    except (msgspec.ValidationError, ValueError, OverflowError) as exc:  # some times are beyond what a datetime holds
         raise UnreadableAnswerError(f"the answer cannot be read: {exc}") from exc

@@ -19,9 +19,11 @@ from urllib.parse import urlsplit
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import exceptions as botocore_exceptions
-from botocore.httpsession import create_urllib3_context, get_cert_path
+from botocore.httpsession import ProxyConfiguration, create_urllib3_context, get_cert_path
 from botocore.utils import get_environ_proxies
 
+from m2async.client.http_session import HttpSession
+from m2async.client.wire.proxy import Proxy
 from m2async.client.wire.sigv4 import Credentials
 from m2async.errors import ConfigurationError, CredentialsError
 
@@ -41,7 +43,7 @@ CREDENTIALS_ERRORS: tuple[type[Exception], ...] = (
 
 _HOOKS = (
     "provide-client-params", "before-parameter-build", "before-call", "request-created", "choose-signer", "before-sign",
-    "before-send", "response-received", "before-parse", "after-call", "after-call-error",
+    "before-send", "response-received", "before-parse", "needs-retry", "after-call", "after-call-error",
 )  # fmt: skip
 
 
@@ -81,7 +83,10 @@ class Aws:
             # One attempt a call: a repeated StartBatchJob can be a second payment run.
             retries={"total_max_attempts": 1, "mode": "standard"},
             user_agent_extra="m2async",
+            http_session_cls=HttpSession,
         )
+        # The oldest versions forget it where they merge this with the session's own configuration.
+        config._user_provided_options["http_session_cls"] = HttpSession  # noqa: SLF001
         stack = AsyncExitStack()
         try:
             session = settings.session or AioSession(profile=settings.profile_name)
@@ -113,16 +118,42 @@ class Aws:
         """The region that was resolved."""
         return str(self.client.meta.region_name)
 
-    def proxy(self) -> str | None:
+    def proxy_url(self) -> str | None:
         """The proxy that calls are to go through, if there is one."""
         proxies: dict[str, str] | None = self.client.meta.config.proxies
         if proxies is None:
             proxies = get_environ_proxies(self.endpoint_url)
-        return proxies.get(urlsplit(self.endpoint_url).scheme)
+        url: str | None = ProxyConfiguration(proxies).proxy_url_for(self.endpoint_url)
+        return url
+
+    def proxy(self) -> Proxy | None:
+        """The same, and how it is spoken to.
+
+        Raises ConfigurationError if it cannot be one, or its certificates cannot be read.
+        """
+        url = self.proxy_url()
+        if url is None:
+            return None
+        parts, own = urlsplit(url), self.client.meta.config.proxies_config or {}
+        shown = f"the proxy {parts.scheme}://{parts.hostname}"  # without a password
+        try:
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            authorization = ProxyConfiguration().proxy_headers_for(url).get("Proxy-Authorization")
+        except ValueError as exc:  # UnicodeEncodeError among them
+            raise ConfigurationError(f"{shown}: {exc}") from exc
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
+            raise ConfigurationError(f"{shown} is not reached by http or https")
+        tls = None
+        if parts.scheme == "https":
+            tls = self._tls_context(own.get("proxy_ca_bundle"), own.get("proxy_client_cert"))
+        return Proxy(parts.hostname, port, tls, authorization)
 
     def has_event_hooks(self) -> bool:
         """Whether the caller's session does something with the calls that a session by itself does not."""
-        return self.settings.session is not None and not _hooks(self._session) <= _hooks(AioSession())
+        if self.settings.session is None:
+            return False
+        own, usual = _hooks(self._session), _hooks(AioSession())
+        return own is None or usual is None or not own <= usual  # of which nothing is known is not left out
 
     def tls_context(self) -> ssl.SSLContext | None:
         """The TLS settings for the endpoint, or None where it is plain HTTP.
@@ -131,9 +162,14 @@ class Aws:
         """
         if urlsplit(self.endpoint_url).scheme != "https":
             return None
+        return self._tls_context(None, self.client.meta.config.client_cert)
+
+    def _tls_context(self, ca_bundle: str | None, certificate: str | tuple[str, str] | None) -> ssl.SSLContext:
         verify = self.settings.verify
         if verify is None:
             verify = self._session.get_config_variable("ca_bundle") or True
+        if ca_bundle is not None:
+            verify = ca_bundle
         context: ssl.SSLContext = create_urllib3_context()
         context.check_hostname = bool(verify)
         context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
@@ -143,7 +179,6 @@ class Aws:
                 context.load_verify_locations(bundle)
             except OSError as exc:
                 raise ConfigurationError(f"the CA bundle {bundle} cannot be read: {exc.strerror or exc}") from exc
-        certificate = self.client.meta.config.client_cert
         if certificate:
             files = (certificate,) if isinstance(certificate, str) else tuple(certificate)
             try:
@@ -172,6 +207,8 @@ class SessionCredentials:
         self._found = found
         self._renewing = asyncio.Lock()
         self._renewals = 0
+        self.account_id: str | None = None
+        """The account that they are of, where whatever gave them said so."""
 
     @property
     def may_change(self) -> bool:
@@ -189,6 +226,7 @@ class SessionCredentials:
             raise CredentialsError(sentence(exc)) from exc
         except botocore_exceptions.ConnectionError as exc:
             raise CredentialsError(sentence(exc)) from exc
+        self.account_id = frozen.account_id or self.account_id
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
     async def renewed(self, expired: Credentials) -> Credentials:
@@ -228,12 +266,12 @@ def sentence(exc: BaseException) -> str:
     return " ".join(str(exc).split()) or type(exc).__name__
 
 
-def _hooks(session: AioSession) -> set[str]:
-    """What a session does at the events of a call, by name."""
+def _hooks(session: AioSession) -> set[str] | None:
+    """What a session does at the events of a call, by name; None if that cannot be known."""
     emitter = session.get_component("event_emitter")
     handlers = getattr(getattr(emitter, "_emitter", emitter), "_handlers", None)
-    if handlers is None:  # nothing is known of it, so it is not left out
-        return {"unknown"}
+    if handlers is None:
+        return None
     names = set()
     for event in _HOOKS:
         for handler in handlers.prefix_search(f"{event}.m2.StartBatchJob"):

@@ -1,91 +1,263 @@
-"""Calls through aiobotocore, one attempt each: for a proxy, or for sessions with event hooks of their own."""
+"""Calls that aiobotocore signs, and its sessions' hooks see, sent on connections of our own, one request each.
+
+aiobotocore's own HTTP session follows redirects, also to other hosts and to plain HTTP, reads answers of any size for
+any time, leaves to the kernel what is given up, and cannot tell how far a request got. So another stands in its place.
+"""
 
 from __future__ import annotations
 
-import socket
+import asyncio
+import re
+from calendar import timegm
 from collections.abc import Callable, Mapping
+from time import strptime, time
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
-import aiohttp
+from aiobotocore.awsrequest import AioAWSResponse
 from botocore import exceptions as botocore_exceptions
 
-from m2async.client.answers import Answer, parse_date, parse_retry_after
+from m2async.client.answers import (
+    Answer,
+    no_execution_id,
+    parse_date,
+    parse_retry_after,
+    read_answer,
+    read_clock,
+    read_error,
+)
+from m2async.client.http_session import SENDER, HttpSession
 from m2async.client.settings import CREDENTIALS_ERRORS, Aws, sentence
+from m2async.client.wire.http11 import Response
+from m2async.client.wire.pool import Pool
+from m2async.client.wire.transport import too_late
+from m2async.clock import ServiceClock
 from m2async.errors import (
-    AnswerTimeoutError,
-    ConnectionLostError,
+    CallError,
+    ConfigurationError,
     CredentialsError,
     InvalidRequestError,
+    M2AsyncError,
     M2ServiceException,
-    NotSentError,
+    RepeatedCallError,
     UnreadableAnswerError,
     service_exception,
 )
-from m2async.service import StartBatchJob, StartBatchJobResponse
+from m2async.loops import Home
+from m2async.service import SENDING, StartBatchJob, StartBatchJobResponse, is_execution_id
 
-_NOT_SENT_ERRORS = (
-    botocore_exceptions.ConnectTimeoutError,
-    botocore_exceptions.ProxyConnectionError,
-    botocore_exceptions.SSLError,
-)
 _ERROR_MEMBERS_KNOWN_ELSEWHERE = frozenset({"Error", "ResponseMetadata", "message", "Message", "retryAfterSeconds"})
 
 
 class AiobotocoreTransport:
-    """Calls operations of the service through one aiobotocore client; never repeats a call."""
+    """Calls operations of the service through one aiobotocore client; never repeats a call.
 
-    def __init__(self, aws: Aws) -> None:
+    Arguments:
+        aws: the client, which was made with `HttpSession`.
+        pool: the connections to the endpoint, or to its proxy.
+        forwarded: the Proxy-Authorization for a proxy that the requests themselves are sent to, "" for none; None where
+            they are sent to the endpoint, if need be through a tunnel.
+        clock: reads the service's clock off the answers.
+
+    Raises ConfigurationError if aiobotocore would send by itself after all.
+    """
+
+    def __init__(self, aws: Aws, pool: Pool, forwarded: str | None, clock: ServiceClock) -> None:
+        if not isinstance(aws.client._endpoint.http_session, HttpSession):  # noqa: SLF001
+            raise ConfigurationError("this version of aiobotocore sends by itself: use another, or transport='wire'")
         self._client = aws.client
-        aws.tls_context()  # aiobotocore reads it for the first connection, where an error looks like a lost one
+        self._pool = pool
+        self._clock = clock
+        self._endpoint = urlsplit(aws.endpoint_url)
+        self._forwarded = forwarded
+        self._home = Home("the client")
 
-    async def start_batch_job(self, request: StartBatchJob) -> StartBatchJobResponse:
-        """Send a StartBatchJob request."""
-        answer = await self.call("StartBatchJob", request.to_api())
-        execution_id = answer.members.get("executionId")
-        if not isinstance(execution_id, str) or not execution_id:
-            raise UnreadableAnswerError("the answer holds no executionId")
+    def signing_time(self) -> float:
+        """What a signature made now would be dated: the machine's clock."""
+        return time()
+
+    async def start_batch_job(self, request: StartBatchJob, not_after: float | None = None) -> StartBatchJobResponse:
+        """Send a StartBatchJob request; raises SignatureTooLateError if it is dated later than `not_after`."""
+        sending = SENDING.get()
+        if sending is not None:
+            sending.is_prepared()
+        answer = await self._call("StartBatchJob", request.to_api(), not_after)
+        execution_id: Any = answer.members.get("executionId")
+        if not is_execution_id(execution_id):
+            raise no_execution_id(execution_id)
         return StartBatchJobResponse(execution_id, answer.request_id)
 
     async def call(self, operation: str, members: Mapping[str, Any]) -> Answer:
         """Send one request, once; raises the CallError that says what became of it."""
+        return await self._call(operation, members, None)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._pool.aclose()
+
+    async def _call(self, operation: str, members: Mapping[str, Any], not_after: float | None) -> Answer:
+        self._home.check()
         method: Callable[..., Any] = getattr(self._client, self._client_method(operation))
+        exchange = _Exchange(self._pool, self._endpoint, self._forwarded, self._clock, not_after)
+        token = SENDER.set(exchange.send)
         try:
             answer = await method(**members)
+        except _SecondRequest:
+            return exchange.answer()  # what the first brought stands
+        except M2AsyncError:
+            raise
         except botocore_exceptions.ClientError as exc:
             if exc.operation_name != operation:  # a call that was to bring credentials, such as AssumeRole
                 raise CredentialsError(sentence(exc)) from exc
-            raise _service_exception(exc) from exc
-        except CREDENTIALS_ERRORS as exc:
-            raise CredentialsError(sentence(exc)) from exc
+            response = exchange.brought
+            raise (
+                read_error(response) if isinstance(response, Response) and response.status >= 300 else _error_of(exc)
+            ) from exc
         except botocore_exceptions.ParamValidationError as exc:
             raise InvalidRequestError(operation, dict(members), sentence(exc)) from exc
-        except _NOT_SENT_ERRORS as exc:
-            raise NotSentError(sentence(exc)) from exc
-        except botocore_exceptions.EndpointConnectionError as exc:
-            # aiobotocore gives this name also to a connection that was reset after the request was sent.
-            cause = exc.kwargs.get("error")
-            if isinstance(cause, aiohttp.ClientConnectorError | socket.gaierror):
-                raise NotSentError(sentence(exc)) from exc
-            raise ConnectionLostError(f"the connection was lost: {sentence(cause or exc)}") from exc
-        except (botocore_exceptions.ReadTimeoutError, TimeoutError) as exc:
-            raise AnswerTimeoutError(sentence(exc)) from exc
-        except (botocore_exceptions.HTTPClientError, aiohttp.ClientError) as exc:
-            raise ConnectionLostError(sentence(exc)) from exc
         except Exception as exc:
             # The request may have been sent, so no exception may pass without saying so.
-            raise UnreadableAnswerError(f"the answer cannot be read: {sentence(exc)}") from exc
+            if exchange.was_sent:
+                raise UnreadableAnswerError(f"the answer cannot be read: {sentence(exc)}") from exc
+            if isinstance(exc, (*CREDENTIALS_ERRORS, botocore_exceptions.HTTPClientError)):
+                raise CredentialsError(sentence(exc)) from exc
+            raise ConfigurationError(f"the request was not sent: {sentence(exc)}") from exc
+        finally:
+            SENDER.reset(token)
         metadata: Mapping[str, Any] = answer["ResponseMetadata"]
-        return Answer(answer, metadata.get("RequestId"), parse_date(metadata.get("HTTPHeaders", {}).get("date")))
-
-    async def aclose(self) -> None:
-        """Do nothing: the connections are the client's, which is closed by who opened it."""
+        return Answer(answer, metadata.get("RequestId"))
 
     def _client_method(self, operation: str) -> str:
         methods: Mapping[str, str] = self._client.meta.method_to_api_mapping
         return next(method for method, name in methods.items() if name == operation)
 
 
-def _service_exception(exc: botocore_exceptions.ClientError) -> M2ServiceException:
+class _Exchange:
+    """The one request of a call, and what it brought."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        endpoint: SplitResult,
+        forwarded: str | None,
+        clock: ServiceClock,
+        not_after: float | None,
+    ) -> None:
+        self._pool = pool
+        self._endpoint = endpoint
+        self._forwarded = forwarded
+        self._clock = clock
+        self._not_after = not_after
+        self.was_sent: bool = False
+        self.brought: Response | CallError | None = None
+
+    async def send(self, request: Any) -> AioAWSResponse:
+        """Send the request, unless one was sent already: a hook may ask for that."""
+        if self.was_sent:
+            raise _SecondRequest
+        data = self._encoded(request)
+        connection = self._pool.take_nowait() or await self._pool.take()
+        sending = SENDING.get()
+        if sending is not None:
+            try:
+                sending.begins()
+            except CallError:
+                self._pool.give_back(connection)
+                raise
+        self.was_sent = True
+        sent_at = self._clock.local_time()
+        try:
+            response = self.brought = await connection.exchange(data)
+        except asyncio.CancelledError:
+            connection.abandon()
+            raise
+        except CallError as exc:
+            self.brought = exc
+            raise
+        read_clock(self._clock, response, sent_at)
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers[::-1]}
+        return AioAWSResponse(request.url, response.status, headers, _Body(response.body))
+
+    def answer(self) -> Answer:
+        """Give what the request brought, or raise it."""
+        brought = self.brought
+        if isinstance(brought, Response):
+            if brought.status >= 300:
+                raise read_error(brought)
+            return read_answer(brought)
+        raise brought or RepeatedCallError("a hook sent a request a second time in one call", may_have_started=True)
+
+    def _encoded(self, request: Any) -> bytes:
+        """The bytes of a request to the endpoint; raises SignatureTooLateError, or ConfigurationError for another."""
+        url = urlsplit(request.url)
+        if (url.scheme, url.netloc) != (self._endpoint.scheme, self._endpoint.netloc):
+            raise ConfigurationError(f"a hook turned the request from {self._endpoint.netloc} to {url.netloc}")
+        headers = [(_text(name), _text(value)) for name, value in request.headers.items()]
+        known = {name.lower(): value for name, value in headers}
+        dated = _dated(known)
+        if self._not_after is not None and dated > self._not_after:
+            raise too_late(dated, self._not_after)
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        if self._forwarded is not None:
+            target = f"{url.scheme}://{url.netloc}{target}"
+            if self._forwarded:
+                headers.append(("Proxy-Authorization", self._forwarded))
+        body = _bytes(request.body)
+        lines = [f"{request.method} {target} HTTP/1.1"]
+        if "host" not in known:
+            lines.append(f"Host: {_without_default_port(url)}")
+        lines += [f"{name}: {value}" for name, value in headers if name.lower() not in _OF_THE_CONNECTION]
+        if body or request.method not in {"GET", "HEAD"}:
+            lines.append(f"Content-Length: {len(body)}")
+        if any(_CONTROL.search(line) for line in lines):
+            raise ConfigurationError("a header of the request holds a control character, such as a line break")
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class _SecondRequest(BaseException):
+    """A hook wanted a request sent again."""
+
+
+class _Body:
+    """A body that is there, as aiobotocore reads it."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def read(self) -> bytes:
+        return self._body
+
+
+_OF_THE_CONNECTION = frozenset({"content-length", "transfer-encoding", "connection", "expect", "keep-alive", "upgrade"})
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _bytes(body: Any) -> bytes:
+    if isinstance(body, str):
+        return body.encode()
+    return bytes(body if isinstance(body, bytes | bytearray) else body.read()) if body else b""
+
+
+def _dated(headers: Mapping[str, str]) -> float:
+    """The date that a request is signed with; now, where that cannot be read."""
+    try:
+        return timegm(strptime(headers["x-amz-date"], "%Y%m%dT%H%M%SZ"))
+    except (KeyError, ValueError):
+        date = parse_date(headers.get("date"))
+        return time() if date is None else date.timestamp()
+
+
+def _without_default_port(url: SplitResult) -> str:
+    host = url.netloc.rpartition("@")[2]
+    return host.removesuffix(":443" if url.scheme == "https" else ":80")
+
+
+def _error_of(exc: botocore_exceptions.ClientError) -> M2ServiceException:
+    """The error that a hook answered with, as aiobotocore read it."""
     response: Mapping[str, Any] = exc.response
     metadata = response.get("ResponseMetadata", {})
     error = response.get("Error", {})

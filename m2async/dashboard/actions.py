@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from m2async.client import M2Client
 from m2async.errors import CallError, M2AsyncError
 from m2async.following import Calls, Tracker, cancel_executions
-from m2async.ledger import Ledger, RunView
+from m2async.ledger import Ledger, RunView, destination_of
 from m2async.pacing import TokenBucket
 from m2async.texts import number
 
@@ -105,8 +105,10 @@ class Actions:
         return self._note(run, "paused")
 
     async def unpause(self, run: str) -> str:
-        """Let a paused run go on."""
-        await (await self._in_progress(run)).set_paused(False)
+        """Take back a pause, and a stop."""
+        view = await self._ledger.run(run)
+        orders = await view.orders()
+        await (view if orders.paused or orders.stopped else await self._in_progress(run)).set_paused(False)
         return self._note(run, "going on")
 
     async def stop(self, run: str) -> str:
@@ -133,6 +135,8 @@ class Actions:
     async def _cancel(self, run: str, view: RunView, cancelling: Cancelling) -> None:
         try:
             async with self._client() as client:  # first of all: nothing is stopped if it cannot be had
+                if (destination := destination_of(client)) is not None:
+                    await view.belong_to(destination)
                 if await view.in_use():
                     await view.stop()
                     self._step(run, cancelling, "stopping the submission: waiting for the calls under way")

@@ -67,7 +67,11 @@ def of_run(pages: Pages, look: Look, cancelling: Cancelling | None, done: Sequen
         "trouble": "",
         "phase": _text(phase),
         "headline": _text(f"{phase[:1].upper()}{phase[1:]}"),
-        "standing": pages.part("run/standing.html", words=words.progress(figures), states=states),
+        "standing": pages.part(
+            "run/standing.html",
+            words="; ".join(filter(None, (words.progress(figures), words.together(figures)))),
+            states=states,
+        ),
         "tiles": pages.part("run/tiles.html", tiles=_tiles(figures)),
         "orders": _text(_orders(figures)),
         "rate_finding": _text(_rate_finding(figures)),
@@ -103,7 +107,7 @@ def _row(figures: RunFigures) -> dict[str, Any]:
         "mark": mark,
         "word": words.phase(figures),
         "settled": words.settled(figures),
-        "jobs": figures.info.rows,
+        "jobs": figures.info.jobs,
         "states": _states(figures),
         "started": figures.counts[RowState.STARTED],
         "rejected": figures.counts[RowState.REJECTED],
@@ -115,7 +119,7 @@ def _row(figures: RunFigures) -> dict[str, Any]:
 
 def _kind(figures: RunFigures) -> tuple[str, str]:
     """How good that is, as the style calls it, and the mark of it."""
-    if figures.phase is Phase.ENDED and figures.results[Result.SUCCESS] < figures.info.rows:
+    if figures.phase is Phase.ENDED and figures.results[Result.SUCCESS] < figures.info.jobs:
         is_bad = figures.results[Result.FAILURE] or figures.counts[RowState.REJECTED]
         return ("bad", "✕") if is_bad else ("unknown", "?")
     return _PHASES[figures.phase]
@@ -126,7 +130,7 @@ def _states(figures: RunFigures) -> list[dict[str, Any]]:
     begin, states = 0.0, []
     for state, colour in _BARS.items():
         if count := figures.counts[state]:
-            share = 100 * count / figures.info.rows
+            share = 100 * count / figures.info.jobs
             states.append(
                 {**STATES[state.label]._asdict(), "count": count, "begin": begin, "share": share, "colour": colour}
             )
@@ -169,6 +173,8 @@ def _tiles(figures: RunFigures) -> list[dict[str, str]]:
 
 def _orders(figures: RunFigures) -> str:
     """What the run was told, or that it is not in progress."""
+    if not figures.in_use and (figures.orders.paused or figures.orders.stopped):
+        return "The run is not in progress, and may not be gone on with until somebody lets it go on."
     if not figures.in_use:
         return "The run is not in progress, so only its executions can be cancelled."
     return f"The run was {told}." if (told := words.told(figures.orders)) else "The run keeps its own pace."
@@ -263,11 +269,14 @@ def _controls(figures: RunFigures, cancelling: Cancelling | None) -> dict[str, o
     """What the page's script needs to know: what can be done, and what fields begin with."""
     orders = figures.orders
     kind, _ = _kind(figures)
+    in_progress = figures.in_use and not orders.stopped
+    held = orders.paused or (orders.stopped and not figures.in_use)
     return {
         "kind": {"unknown": "unsure"}.get(kind, kind),
-        "in_progress": figures.in_use and not orders.stopped,
+        "in_progress": in_progress,
+        "can_pause": in_progress or held,
         "can_cancel": cancelling is None or not cancelling.active,
-        "paused": orders.paused,
+        "paused": held,
         "rate": orders.rate,
         "burst": orders.burst,
     }

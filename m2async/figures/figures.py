@@ -94,16 +94,26 @@ class RunFigures(msgspec.Struct, frozen=True):
         """How far the run is."""
         if self.in_use:
             return Phase.STARTING
-        if not self.info.rows:
+        if not self.info.jobs:
             return Phase.EMPTY
         if self.counts[RowState.PENDING] or self.counts[RowState.INTENT]:
             return Phase.STOPPED
-        return Phase.RUNNING if self.results[Result.OPEN] else Phase.ENDED
+        return Phase.RUNNING if self.results[Result.OPEN] > self.untold else Phase.ENDED
 
     @property
     def results(self) -> dict[Result, int]:
         """How many of the started jobs succeeded, failed, and have not ended, as far as was seen."""
         return count_results(self.executions)
+
+    @property
+    def together(self) -> int:
+        """How many of the started jobs share executions with others: which is whose cannot be told."""
+        return sum(alike.rows for alike in self.executions if alike.ends)
+
+    @property
+    def untold(self) -> int:
+        """How many of these count as not ended although all their executions have: those came to different things."""
+        return sum(alike.rows for alike in self.executions if alike.is_untold)
 
     @property
     def tracked(self) -> int:

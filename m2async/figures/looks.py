@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from m2async.clock import steady_time
 from m2async.figures.figures import RunFigures, read_figures
-from m2async.ledger import Ledger, LedgerRow, Orders, RowState, RunNotFoundError, RunView, TrackedExecution
+from m2async.ledger import Ledger, LedgerRow, RowState, RunNotFoundError, RunView, TrackedExecution
 from m2async.service import Result
 
 SHORTEST = 1.0
@@ -119,7 +119,7 @@ async def glance(ledger: Ledger) -> list[RunFigures]:
             view = await ledger.run(summary.info.name)
             in_use = await view.in_use()
             executions = await view.execution_counts()
-            orders = await view.orders() if in_use else Orders()
+            orders = await view.orders()
         except RunNotFoundError:  # it was removed meanwhile
             continue
         glances.append(RunFigures(summary.info, steady_time(), in_use, orders, summary.counts, executions))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from m2async.figures.figures import RunFigures, is_throttle
+from m2async.figures.figures import Phase, RunFigures, is_throttle
 from m2async.ledger import Orders, RowState
 from m2async.service import Result
 from m2async.texts import number, percent, plural, seconds
@@ -18,14 +18,23 @@ def settled(figures: RunFigures) -> int:
 
 
 def phase(figures: RunFigures) -> str:
-    """How far the run is, in a word or two."""
+    """How far the run is, in a word or two; a rehearsal says that it is one."""
+    sent_to = figures.info.sent_to
+    return f"rehearsal, {_phase(figures)}" if sent_to is not None and sent_to.is_rehearsal else _phase(figures)
+
+
+def _phase(figures: RunFigures) -> str:
     if not figures.in_use:
-        return figures.phase.value
+        held = {"stopped": figures.orders.stopped, "paused": figures.orders.paused}
+        word = next((word for word, is_so in held.items() if is_so), None)
+        if word is None or figures.phase is not Phase.STOPPED:
+            return figures.phase.value
+        return f"{word} until m2async unpause"
     if figures.orders.stopped:
         return "stopping: waiting for the calls under way"
     if figures.orders.paused:
         return "paused"
-    return figures.phase.value if figures.info.rows else "its manifest is being checked"
+    return figures.phase.value if figures.info.jobs else "its manifest is being checked"
 
 
 def elapsed(figures: RunFigures) -> float | None:
@@ -37,7 +46,7 @@ def elapsed(figures: RunFigures) -> float | None:
 def progress(figures: RunFigures) -> str:
     """How much of the run is done, in what time, and how long the rest takes."""
     parts = [
-        f"{settled(figures):,} of {plural(figures.info.rows, 'job')} ({percent(settled(figures), figures.info.rows)})"
+        f"{settled(figures):,} of {plural(figures.info.jobs, 'job')} ({percent(settled(figures), figures.info.jobs)})"
     ]
     if (time := elapsed(figures)) is not None:
         parts.append(f"for {clock(time)}" if figures.in_use else f"in {clock(time)}")
@@ -48,7 +57,7 @@ def progress(figures: RunFigures) -> str:
 
 def standing(figures: RunFigures) -> str:
     """How the run stands, in a line."""
-    return f"{phase(figures)}: {progress(figures)}" if figures.info.rows else phase(figures)
+    return f"{phase(figures)}: {progress(figures)}" if figures.info.jobs else phase(figures)
 
 
 def states(figures: RunFigures) -> str:
@@ -56,6 +65,14 @@ def states(figures: RunFigures) -> str:
     counted = {RowState.STARTED: figures.counts[RowState.STARTED], **figures.counts}
     parts = [f"{count:,} {state.label}" for state, count in counted.items() if count or state is RowState.STARTED]
     return ", ".join(parts)
+
+
+def together(figures: RunFigures) -> str:
+    """How many jobs were started together, if any were."""
+    if not figures.together:
+        return ""
+    untold = f"; what {figures.untold:,} of them came to cannot be told either" if figures.untold else ""
+    return f"{plural(figures.together, 'job')} started with others: which execution is whose cannot be told{untold}"
 
 
 def throughput(figures: RunFigures) -> str:

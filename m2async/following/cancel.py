@@ -13,6 +13,7 @@ from m2async.errors import (
     ConfigurationError,
     ConflictException,
     CredentialsError,
+    InvalidRequestError,
 )
 from m2async.following.calls import Calls
 from m2async.ledger import RunView, TrackedExecution
@@ -27,9 +28,9 @@ CancelOutcome = Literal["cancelling", "had ended", "not cancelled"]
 
 
 class Cancellation(NamedTuple):
-    """What came of cancelling a row's execution, and why."""
+    """What came of cancelling an execution, and why; `key` is None where several rows share it with others."""
 
-    key: str
+    key: str | None
     execution_id: str
     outcome: CancelOutcome
     reason: str
@@ -59,8 +60,9 @@ async def cancel_executions(
 ) -> AsyncGenerator[Cancellation, None]:
     """Cancel those that have not ended, and tell of each what came of it; raises what every further call would meet."""
     for execution in executions:
-        if execution.ended:
-            yield Cancellation(execution.key, execution.execution_id, "had ended", execution.judgement.reason)
+        if execution.ended and not execution.gone:
+            reason = execution.own_judgement.reason
+            yield Cancellation(_key(execution), execution.execution_id, "had ended", reason)
         else:
             yield await _cancel(client, calls, view, execution)
 
@@ -68,7 +70,11 @@ async def cancel_executions(
 async def _cancel(client: M2Client, calls: Calls, view: RunView, execution: TrackedExecution) -> Cancellation:
     secret = (await view.row(execution.key)).request.auth_secrets_manager_arn
     fate = await cancel_execution(client, calls, execution.application_id, execution.execution_id, secret=secret)
-    return Cancellation(execution.key, execution.execution_id, *fate)
+    return Cancellation(_key(execution), execution.execution_id, *fate)
+
+
+def _key(execution: TrackedExecution) -> str | None:
+    return None if execution.known_id is None else execution.key
 
 
 async def cancel_execution(
@@ -85,6 +91,8 @@ async def cancel_execution(
         return Fate("cancelling", "")
     except OF_ALL:
         raise
+    except InvalidRequestError as error:  # an id that an earlier version took as it came
+        return Fate("not cancelled", error.message)
     except CallError as error:
         try:
             if isinstance(error, ConflictException):

@@ -16,6 +16,9 @@ IDS = 10
 LIST_LAG = 10.0
 """Seconds in which a new execution may be missing from the service's list."""
 
+GONE_AFTER = 600.0
+"""Seconds for which an execution is looked for that the service does not show; a later command looks once more."""
+
 _MISSED = 3
 _MISSED_FOR = 30.0
 
@@ -72,9 +75,19 @@ def batches(execution_ids: Sequence[str]) -> Iterator[Sequence[str]]:
         yield execution_ids[first : first + IDS]
 
 
-def is_lost(missed: int, seconds: float) -> bool:
-    """Whether an execution was missing so often and so long that it has to be asked for alone."""
-    return missed >= _MISSED and seconds >= _MISSED_FOR
+def ask_alone_at(missed: int, since: float, now: float, asked: int) -> bool:
+    """Whether an execution was missing so often and so long that it has to be asked for alone.
+
+    That is after half a minute, and again whenever it has been missing for twice as long, as what the service shows may
+    be further behind.
+
+    Arguments:
+        missed: how many looks have missed it.
+        since: when the first of them was.
+        now: the present time, by the same clock.
+        asked: how often it was asked for alone.
+    """
+    return missed >= _MISSED and now - since >= min(GONE_AFTER, _MISSED_FOR * 2**asked)
 
 
 def next_interval(interval: float, changed: int, open_before: int, *, shortest: float, longest: float) -> float:

@@ -19,14 +19,22 @@ import anyio
 from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
+from m2async.certainty import ApplicationOfRun, Margins
 from m2async.clock import steady_time
-from m2async.errors import CallError, ConflictException, ResourceNotFoundException, ValidationException
+from m2async.errors import (
+    CallError,
+    ConflictException,
+    InvalidRequestError,
+    ResourceNotFoundException,
+    ValidationException,
+)
 from m2async.events import Events
 from m2async.following.calls import Calls
-from m2async.following.plans import LIST_LAG, OpenExecution, batches, is_lost, next_interval, plan
-from m2async.ledger import Ledger, Observation, RunView, TrackedExecution, as_stored, open_ledger
+from m2async.following.others import OthersExecutions
+from m2async.following.plans import GONE_AFTER, LIST_LAG, OpenExecution, ask_alone_at, batches, next_interval, plan
+from m2async.ledger import Ledger, Observation, RunView, TrackedExecution, as_stored, destination_of, open_ledger
 from m2async.pacing import RetryPolicy
-from m2async.service import BatchJobExecution, ExecutionsPage, Judgement, has_ended
+from m2async.service import BatchJobExecution, ExecutionsPage, Judgement, ListEnd, check_identifier, has_ended
 
 _UNCERTAINTY = 5.0  # seconds by which a start may be earlier than it seems, once the service's clock is known
 _CLOCKS_APART = 300.0  # the same, before: the service refuses signatures that are further off
@@ -58,7 +66,10 @@ class TracksExecutions(Protocol):
 
 
 class Change(NamedTuple):
-    """What changed of a row's execution: the status that was seen before, None if none was, and what is seen now."""
+    """What changed of a row's execution: the status that was seen before, None if none was, and what is seen now.
+
+    Once all executions have ended that a group of rows shares, there is one more for each of these rows.
+    """
 
     before: str | None
     execution: TrackedExecution
@@ -92,10 +103,17 @@ class Tracker:
         clock: the time in seconds of the epoch.
         sleep: waits for some seconds.
 
-    Use it as an async context manager. A change is written to the ledger before it is told. An application that does
+    Use it as an async context manager; entering raises SentElsewhereError if the run was sent to another endpoint,
+    region or account. A change is written to the ledger before it is told. An application that does
     not exist (perhaps in this region or account), or whose executions cannot be listed for a reason of its own, is left
     open; once all others have ended, the iteration raises its CallError. Every other CallError that does not pass, and
     a LedgerError, ends it at once.
+
+    Executions of the run's jobs that its lists show and that somebody else started are logged, and kept in the ledger:
+    see `RunView.foreign`.
+
+    An execution that the service does not show is looked for through ten minutes, in which it is open, and then counts
+    as gone. One that was gone before is looked for once more.
     """
 
     def __init__(
@@ -136,6 +154,10 @@ class Tracker:
             given = self._ledger
             ledger = given if isinstance(given, Ledger) else await stack.enter_async_context(open_ledger(given))
             self._view = self._run if isinstance(self._run, RunView) else await ledger.run(self._run)
+            self._opened = ledger
+            if (destination := destination_of(self._client)) is not None:
+                await self._view.belong_to(destination)
+            self._knows_place = destination is not None
             self._host = stack.pop_all()
         return self
 
@@ -151,8 +173,9 @@ class Tracker:
         interval, more = self._shortest, True
         while True:
             expected, more = more, self._more is not None and await self._more()
-            if expected:  # once more when no more are
-                await self._read_what_was_started(at_once=not more)
+            if expected and await self._read_what_was_started(at_once=not more):  # once more when no more are
+                for application in self._applications.values():
+                    await application.others.tell(application.open)
             open_before, changed = self._count_open(), 0
             for application in self._applications.values():
                 for change in await self._look_at(application):
@@ -163,13 +186,15 @@ class Tracker:
             interval = next_interval(interval, changed, open_before, shortest=self._shortest, longest=self._longest)
             await self._sleep(interval)
         for application in self._applications.values():
+            await application.others.tell(application.open, at_last=True)
+        for application in self._applications.values():
             if application.failure is not None and application.open:
                 raise application.failure
 
     def _log(self, execution: TrackedExecution) -> None:
         if execution.ended:
             self._events.ended(
-                execution.key, execution.application_id, execution.job.name, execution.execution_id,
+                execution.key, execution.application_id, execution.job.name, execution.known_id,
                 execution.status, execution.return_code, execution.judgement,
             )  # fmt: skip
 
@@ -178,22 +203,28 @@ class Tracker:
         await self._read_what_was_started(at_once=True)
         for application in self._applications.values():
             await self._look_at(application)
+            await application.others.tell(application.open)
 
     def _count_open(self) -> int:
         return sum(len(each.open) for each in self._applications.values() if each.failure is None)
 
-    async def _read_what_was_started(self, *, at_once: bool) -> None:
-        """Find the executions that have not ended; reading them often from a large ledger is left for later."""
+    async def _read_what_was_started(self, *, at_once: bool) -> bool:
+        """Find the executions that have not ended, and tell whether that was not left for later.
+
+        From a large ledger they are not read often.
+        """
         began = monotonic()
         if began < self._read_again_at and not at_once:
-            return
+            return False
         async for execution in self._view.all_executions(open_only=True):
-            application = self._applications.setdefault(
-                execution.application_id, _FollowedApplication(execution.application_id)
-            )
-            application.follow(execution)
+            id_ = execution.application_id
+            if id_ not in self._applications:
+                of = ApplicationOfRun(self._client, self._opened, self._view, id_, Margins(), self._knows_place)
+                self._applications[id_] = _FollowedApplication(id_, OthersExecutions(of, self._events))
+            self._applications[id_].follow(execution)
         ended = monotonic()
         self._read_again_at = ended + (ended - began) / _SHARE_OF_READING
+        return True
 
     # One application
 
@@ -210,14 +241,22 @@ class Tracker:
         changes = [
             Change(before.status, after)
             for execution_id, before in application.open.items()
-            if (after := _seen(before, found.get(execution_id), is_lost=execution_id in lost)) != before
+            if (after := _after(before, found.get(execution_id), lost.get(execution_id))) != before
         ]
         if changes:
-            await self._view.observe([_observation(change.execution) for change in changes])
+            await self._view.observe([observation(change.execution) for change in changes])
+        over: dict[str, TrackedExecution] = {}
         for change in changes:
             application.update(change.execution)
-            self._log(change.execution)
-        return changes
+            group = change.execution.group
+            if group is None:
+                self._log(change.execution)
+            elif change.execution.ended and change.key not in over:
+                over |= {each.key: each for each in await self._view.together(group) if each.is_over}
+        for execution in over.values():
+            self._log(execution)
+        application.leave_what_is_gone()
+        return [*changes, *(Change(execution.status, execution) for execution in over.values())]
 
     async def _find(self, application: _FollowedApplication) -> dict[str, BatchJobExecution]:
         """Ask for every open execution: those in a window together, and what is not found there by id."""
@@ -240,7 +279,7 @@ class Tracker:
             if wanted.execution_id not in found
             and (application.open[wanted.execution_id].status is not None or now - wanted.since > LIST_LAG)
         ]
-        for batch in batches(stragglers):
+        for batch in batches([each for each in stragglers if _can_be_asked_for(each)]):
             found |= await self._list(application.id, execution_ids=batch)
         application.note_missing(stragglers, found, now)
         return found
@@ -258,6 +297,7 @@ class Tracker:
             listed=listed,
         )
         application.started = sorted(listed)
+        await application.others.note(found.values(), application.open, self._now())
         return found
 
     async def _list(
@@ -272,7 +312,7 @@ class Tracker:
         """List page by page, up to the last or to where all that is sought was seen; `listed` takes all start times."""
         found: dict[str, BatchJobExecution] = {}
         left = None if sought is None else set(sought)
-        token: str | None = None
+        ends, token = ListEnd(), None
         while True:
             page = await self._call(
                 partial(
@@ -288,14 +328,21 @@ class Tracker:
                 listed += [execution.start_time.timestamp() for execution in page.executions]
             if left is not None:
                 left -= found.keys()
-            token = page.next_token
+            token = ends.next_token(page.next_token, empty=not page.executions)
             if token is None or left == set():
                 return found
 
-    async def _ask_alone(self, application: _FollowedApplication, found: dict[str, BatchJobExecution]) -> set[str]:
-        """Ask alone for each execution that no list shows any more; gives those that the service does not know."""
-        lost: set[str] = set()
-        for execution_id in application.long_missing(self._now()):
+    async def _ask_alone(
+        self, application: _FollowedApplication, found: dict[str, BatchJobExecution]
+    ) -> dict[str, bool]:
+        """Ask alone for each execution that no list shows any more.
+
+        Gives those that the service does not know, and whether they are to be looked for no longer.
+        """
+        lost: dict[str, bool] = {}
+        now = self._now()
+        for execution_id in application.long_missing(now):
+            for_good = application.is_gone(execution_id, now)
             try:
                 found[execution_id] = await self._call(
                     partial(self._client.get_batch_job_execution, application.id, execution_id)
@@ -303,7 +350,9 @@ class Tracker:
             except ResourceNotFoundException as error:
                 if error.resource_id == application.id:
                     raise
-                lost.add(execution_id)
+                lost[execution_id] = for_good
+            except InvalidRequestError:  # no service can have given this id
+                lost[execution_id] = True
         return lost
 
     def _now(self) -> float:
@@ -314,22 +363,27 @@ class Tracker:
 class _FollowedApplication:
     """The open executions of one application, and what was listed of it last."""
 
-    def __init__(self, id_: str) -> None:
+    def __init__(self, id_: str, others: OthersExecutions) -> None:
         self.id = id_
+        self.others = others
         self.open: dict[str, TrackedExecution] = {}
         self.started: Sequence[float] = ()
-        self.missing: dict[str, tuple[int, float]] = {}  # how often an execution was missed, and since when
+        self.missing: dict[str, _Missing] = {}
+        self.gone: set[str] = set()  # what is looked for no longer
         self.failure: CallError | None = None
 
     def follow(self, execution: TrackedExecution) -> None:
         """Take in an execution that has not ended."""
-        self.open.setdefault(execution.execution_id, execution)
+        if execution.execution_id not in self.gone:
+            self.open.setdefault(execution.execution_id, execution)
 
     def update(self, execution: TrackedExecution) -> None:
         """Take note of what was seen of an execution."""
         if execution.ended:
             del self.open[execution.execution_id]
             self.missing.pop(execution.execution_id, None)
+            if execution.gone:
+                self.gone.add(execution.execution_id)
         else:
             self.open[execution.execution_id] = execution
 
@@ -344,22 +398,64 @@ class _FollowedApplication:
     def note_missing(self, asked: Sequence[str], found: Collection[str], now: float) -> None:
         """Take note of which of the executions that were asked for by id no list shows."""
         self.missing = {
-            execution_id: (missed + 1, since)
+            execution_id: each._replace(missed=each.missed + 1)
             for execution_id in asked
             if execution_id not in found
-            for missed, since in [self.missing.get(execution_id, (0, now))]
+            for each in [self.missing.get(execution_id, _Missing(now))]
         }
 
     def long_missing(self, now: float) -> list[str]:
-        """Give the executions that are to be asked for alone."""
-        return [execution_id for execution_id, (missed, since) in self.missing.items() if is_lost(missed, now - since)]
+        """Give the executions that are to be asked for alone now."""
+        due = [
+            execution_id
+            for execution_id, each in self.missing.items()
+            if self.open[execution_id].ended or ask_alone_at(each.missed, each.since, now, each.asked)
+        ]
+        for execution_id in due:
+            self.missing[execution_id] = self.missing[execution_id].asked_once_more()
+        return due
+
+    def is_gone(self, execution_id: str, now: float) -> bool:
+        """Whether an execution was missing for so long, now or before, that it is looked for no longer."""
+        return self.open[execution_id].ended or now - self.missing[execution_id].since >= GONE_AFTER
+
+    def leave_what_is_gone(self) -> None:
+        """Look no longer for what was gone before, and is still."""
+        for execution_id in [id_ for id_, execution in self.open.items() if execution.ended]:
+            self.update(self.open[execution_id])
 
 
-def _seen(before: TrackedExecution, now: BatchJobExecution | None, *, is_lost: bool) -> TrackedExecution:
+class _Missing(NamedTuple):
+    """An execution that looks have missed: since when, how many, and how often it was asked for alone."""
+
+    since: float
+    missed: int = 0
+    asked: int = 0
+
+    def asked_once_more(self) -> _Missing:
+        return self._replace(asked=self.asked + 1)
+
+
+def _can_be_asked_for(execution_id: str) -> bool:
+    try:
+        check_identifier("execution_id", execution_id)
+    except InvalidRequestError:
+        return False
+    return True
+
+
+def _after(before: TrackedExecution, now: BatchJobExecution | None, gone_for_good: bool | None) -> TrackedExecution:
+    """What is known of an execution after a look; `gone_for_good` is None unless the service does not know it."""
     if now is None:
-        return replace(before, ended=True, gone=True) if is_lost else before
+        return before if gone_for_good is None else replace(before, ended=gone_for_good, gone=True)
+    return seen(before, now)
+
+
+def seen(before: TrackedExecution, now: BatchJobExecution) -> TrackedExecution:
+    """What is known of an execution once the service has said how it is now."""
     return replace(
         before,
+        gone=False,
         status=now.status,
         return_code=now.return_code,
         # as they are read back, so that what was seen before looks the same
@@ -369,7 +465,8 @@ def _seen(before: TrackedExecution, now: BatchJobExecution | None, *, is_lost: b
     )
 
 
-def _observation(execution: TrackedExecution) -> Observation:
+def observation(execution: TrackedExecution) -> Observation:
+    """What is to be written of an execution."""
     return Observation(
         execution.number,
         execution.execution_id,

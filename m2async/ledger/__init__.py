@@ -12,6 +12,7 @@ Where to read on:
 - `interface.py`: what a ledger does; `opening.py`: which there are, and how they are named.
 - `states.py`: the states of a row, and what may follow on what.
 - `rows.py`, `activity.py`, `errors.py`: what a ledger tells.
+- `destinations.py`: where a run is sent.
 - `sqlite/`: the ledger of one machine, in a file or in memory.
 - `changes.py`, `requests.py`, `texts.py`: what a ledger needs wherever it keeps its rows.
 
@@ -19,6 +20,9 @@ A caller that is cancelled between `intend` and the call's first byte owes the l
 """
 
 from m2async.ledger.activity import Activity, AttemptCount, LatencyCount
+from m2async.ledger.asking import Deed, RowDecisions, carry_out_what_is_asked, open_for_decisions
+from m2async.ledger.changes import ChangeKind, Differences, RowChange, is_finished, may_amend
+from m2async.ledger.destinations import Destination, destination_of
 from m2async.ledger.errors import (
     ClockSetBackError,
     DuplicateKeyError,
@@ -29,24 +33,33 @@ from m2async.ledger.errors import (
     LedgerDamagedError,
     LedgerError,
     LedgerFullError,
+    LedgerIncompleteError,
     LedgerIOError,
     LedgerLockedError,
+    LedgerNameError,
     LedgerNotFoundError,
     LedgerReadOnlyError,
+    LedgerUpgradeError,
     LedgerVersionError,
     ManifestChangedError,
     NotALedgerError,
     RowNotFoundError,
     RunInUseError,
+    RunNotAnsweringError,
     RunNotFoundError,
     RunNotPlannedError,
+    RunStoppedError,
+    SentElsewhereError,
 )
 from m2async.ledger.interface import PAGE, SPAN, Ledger, Run, RunView
 from m2async.ledger.opening import open_ledger
 from m2async.ledger.requests import canonical_identifier
 from m2async.ledger.rows import (
+    AnsweredAttempt,
     Counts,
     ExecutionCount,
+    ExecutionEnd,
+    ForeignExecution,
     HistoryEntry,
     LedgerRow,
     Observation,
@@ -55,6 +68,7 @@ from m2async.ledger.rows import (
     RunInfo,
     RunSummary,
     TrackedExecution,
+    Uptimes,
     as_stored,
 )
 from m2async.ledger.states import RowEvent, RowState
@@ -63,12 +77,19 @@ __all__ = [
     "PAGE",
     "SPAN",
     "Activity",
+    "AnsweredAttempt",
     "AttemptCount",
+    "ChangeKind",
     "ClockSetBackError",
     "Counts",
+    "Deed",
+    "Destination",
+    "Differences",
     "DuplicateKeyError",
     "ExecutionClaimedError",
     "ExecutionCount",
+    "ExecutionEnd",
+    "ForeignExecution",
     "HistoryEntry",
     "IllegalTransitionError",
     "LatencyCount",
@@ -79,28 +100,42 @@ __all__ = [
     "LedgerError",
     "LedgerFullError",
     "LedgerIOError",
+    "LedgerIncompleteError",
     "LedgerLockedError",
+    "LedgerNameError",
     "LedgerNotFoundError",
     "LedgerReadOnlyError",
     "LedgerRow",
+    "LedgerUpgradeError",
     "LedgerVersionError",
     "ManifestChangedError",
     "NotALedgerError",
     "Observation",
     "OpenAttempt",
     "Orders",
+    "RowChange",
+    "RowDecisions",
     "RowEvent",
     "RowNotFoundError",
     "RowState",
     "Run",
     "RunInUseError",
     "RunInfo",
+    "RunNotAnsweringError",
     "RunNotFoundError",
     "RunNotPlannedError",
+    "RunStoppedError",
     "RunSummary",
     "RunView",
+    "SentElsewhereError",
     "TrackedExecution",
+    "Uptimes",
     "as_stored",
     "canonical_identifier",
+    "carry_out_what_is_asked",
+    "destination_of",
+    "is_finished",
+    "may_amend",
+    "open_for_decisions",
     "open_ledger",
 ]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+import msgspec
 
 from m2async.clock import CLOCK_TOLERANCE
 from m2async.ledger.errors import ClockSetBackError, ManifestChangedError
+from m2async.ledger.rows import Counts
+from m2async.ledger.states import RowState
 
 MAX_KEYS = 20
 """How many keys of each kind of difference are named."""
@@ -15,55 +20,93 @@ After = Mapping[str, Sequence[str]]
 """The keys of the rows that a row comes after, by its own key; rows that come after none are not there."""
 
 
-class Changes:
-    """What differs between the `planned` rows of a run and those that are given again, in whatever order.
+class ChangeKind(Enum):
+    """How a row of a manifest differs from those of a run; the values are what a ledger counts by."""
 
-    They are told row by row, with little memory.
+    ADDED = 0
+    REMOVED = 1
+    CHANGED = 2
+
+
+class RowChange(NamedTuple):
+    """A kind of difference, and what follows from it.
+
+    `may_have_started` says that the run may have started the row as it was, `elsewhere` that another run has the row as
+    it is now, and started it or may; `numbered` that it has no key of its own.
     """
 
-    def __init__(self, planned: int) -> None:
-        self._given_as = array("L", bytes(planned * array("L").itemsize))  # planned number - 1 -> given number
-        self._added, self._removed, self._changed = _KeysOfKind(), _KeysOfKind(), _KeysOfKind()
+    change: ChangeKind
+    may_have_started: bool
+    elsewhere: bool
+    numbered: bool
 
-    def found(self, key: str, given: int, planned: int, *, same: bool) -> tuple[int, int] | None:
-        """Take note of a given row whose key is planned; gives both rows' numbers if it was given before."""
-        before = self._given_as[planned - 1]
-        if before:
-            return before, given
-        self._given_as[planned - 1] = given
-        if not same:
-            self._changed.add(key)
-        return None
+    @property
+    def surely_not_started(self) -> bool:
+        """Whether the row as it was did not start, and no other run has it as it is now."""
+        return not (self.may_have_started or self.elsewhere)
 
-    def added(self, key: str) -> None:
-        """Take note of a given row whose key is not planned."""
-        self._added.add(key)
 
-    def missing(self) -> list[int]:
-        """Give the numbers of the first planned rows that were not given."""
-        numbers: list[int] = []
-        self._removed.count = self._given_as.count(0)
-        at = -1
-        while len(numbers) < min(MAX_KEYS, self._removed.count):
-            at = self._given_as.index(0, at + 1)
-            numbers.append(at + 1)
-        return numbers
+class Differences(msgspec.Struct, frozen=True):
+    """What differs between the rows of a run and those of a manifest: how many of each kind, and the first keys.
 
-    def error(self, ledger: str, run: str, missing_keys: list[str]) -> ManifestChangedError | None:
-        """Give the error that tells all differences, if there are any; `missing_keys` are those of `missing`."""
-        counts = (self._added.count, self._removed.count, self._changed.count)
-        if not any(counts):
+    Rows with keys are the same if key and request are equal. Those without are counted by request.
+    """
+
+    counts: Mapping[RowChange, int]
+    keys: Mapping[RowChange, Sequence[str]]
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    @property
+    def surely_not_started(self) -> bool:
+        """Whether every row that differs surely did not start."""
+        return all(row.surely_not_started for row in self.counts)
+
+    @property
+    def cannot_be_told_apart(self) -> bool:
+        """Whether an added row may be one that was started with another request, as one of the two has no key."""
+        added = [row for row in self.counts if row.change is ChangeKind.ADDED and not row.elsewhere]
+        gone = [row for row in self.counts if row.change is ChangeKind.REMOVED and row.may_have_started]
+        return any(row.numbered or other.numbered for row in added for other in gone)
+
+    def of(self, change: ChangeKind) -> tuple[int, Sequence[str]]:
+        """Give how many rows differ so, and the keys of the first."""
+        rows = [row for row in self.counts if row.change is change]
+        return sum(self.counts[row] for row in rows), [key for row in rows for key in self.keys[row]][:MAX_KEYS]
+
+    def keeps_most_of(self, rows: int) -> bool:
+        """Whether more than half of a run's rows are given again as they were; it has so many."""
+        return 2 * (rows - self.of(ChangeKind.REMOVED)[0] - self.of(ChangeKind.CHANGED)[0]) > rows
+
+    def error(self, ledger: str, run: str) -> ManifestChangedError | None:
+        """Give the error that tells all differences, if there are any."""
+        if not self:
             return None
+        (added, added_keys), (removed, removed_keys), (changed, changed_keys) = map(self.of, ChangeKind)
         return ManifestChangedError(
-            ledger, run, added=self._added.first, removed=missing_keys, changed=self._changed.first, counts=counts
+            ledger,
+            run,
+            added=added_keys,
+            removed=removed_keys,
+            changed=changed_keys,
+            counts=(added, removed, changed),
         )
 
 
-def check_same_order(ledger: str, run: str, planned: After, given: After) -> None:
-    """Raise ManifestChangedError if a row comes after others than it was planned to."""
-    changed = [key for key in dict.fromkeys((*planned, *given)) if set(planned.get(key, ())) != set(given.get(key, ()))]
-    if changed:
-        raise ManifestChangedError(ledger, run, changed=changed[:MAX_KEYS], counts=(0, 0, len(changed)))
+def may_amend(differences: Differences, *, asked: bool, by_itself: bool) -> bool:
+    """Tell whether a run may take over the rows of a manifest that is given again.
+
+    `by_itself`, without being asked, only if nothing that differs was started, or may have been.
+    """
+    if differences.cannot_be_told_apart:
+        return False
+    return asked or (by_itself and differences.surely_not_started)
+
+
+def is_finished(counts: Counts) -> bool:
+    """Tell whether a run has no row that is pending, in flight or unknown."""
+    return not (counts[RowState.PENDING] or counts[RowState.INTENT] or counts[RowState.UNKNOWN])
 
 
 def check_clock(ledger: str, run: str, latest: float, now: float) -> None:
@@ -73,16 +116,3 @@ def check_clock(ledger: str, run: str, latest: float, now: float) -> None:
     """
     if latest > now + CLOCK_TOLERANCE:
         raise ClockSetBackError(ledger, run, latest=latest, now=now)
-
-
-class _KeysOfKind:
-    """The first keys of a kind, and how many there are."""
-
-    def __init__(self) -> None:
-        self.first: list[str] = []
-        self.count = 0
-
-    def add(self, key: str) -> None:
-        self.count += 1
-        if len(self.first) < MAX_KEYS:
-            self.first.append(key)

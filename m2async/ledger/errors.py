@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from m2async.errors import M2AsyncError
+from m2async.ledger.destinations import Destination
 
 
 class LedgerError(M2AsyncError):
@@ -38,7 +39,7 @@ class LedgerVersionError(LedgerError):
 
 
 class LedgerReadOnlyError(LedgerError):
-    """The ledger, or its directory, cannot be written."""
+    """The ledger, or its directory, cannot be written, or not even be read."""
 
 
 class LedgerFullError(LedgerError):
@@ -51,6 +52,34 @@ class LedgerLockedError(LedgerError):
 
 class LedgerDamagedError(LedgerError):
     """The ledger is corrupt, or was deleted, replaced or truncated while in use; nothing more is written."""
+
+
+class LedgerIncompleteError(LedgerDamagedError):
+    """The write-ahead log beside the ledger is lost or cut, or of another ledger: what it held is not there."""
+
+
+class LedgerNameError(LedgerError):
+    """Others have the ledger open by another name, and each name has a write-ahead log of its own."""
+
+    def __init__(self, ledger: str) -> None:
+        super().__init__(
+            ledger,
+            "is open under another name (a link, another mount, or from another machine), whose log this one lacks: "
+            "use the name that the other process uses, or wait until it has ended",
+        )
+
+
+class LedgerUpgradeError(LedgerError):
+    """The ledger is of an older version, and cannot be upgraded while a run is open for writing elsewhere."""
+
+    def __init__(self, ledger: str, found: int, known: int) -> None:
+        super().__init__(
+            ledger,
+            f"has schema version {found}, and is not upgraded to {known} while another process has a run of it open: "
+            "wait until that has ended, or go on with the version that began it",
+        )
+        self.found = found
+        self.known = known
 
 
 class LedgerIOError(LedgerError):
@@ -98,6 +127,28 @@ class RunInUseError(LedgerError):
         self.since = since
 
 
+class RunNotAnsweringError(LedgerError):
+    """The process that has the run open for writing does not do what it is asked; it may yet, if `may_be_written`."""
+
+    def __init__(self, held: RunInUseError, *, may_be_written: bool) -> None:
+        outcome = "whether it was written is not known: see m2async status" if may_be_written else "nothing was written"
+        holder = "" if held.pid is None else f", process {held.pid} on {held.host},"
+        super().__init__(held.ledger, f"the process that has run {held.run!r} open{holder} does not answer; {outcome}")
+        self.run: str = held.run
+        self.may_be_written = may_be_written
+
+
+class RunStoppedError(LedgerError):
+    """The run was told to stop, at `at` in seconds of the epoch, and nobody has taken that back."""
+
+    def __init__(self, ledger: str, run: str, at: float) -> None:
+        super().__init__(
+            ledger, f"run {run!r} was stopped at {_utc(at)} (m2async stop); m2async unpause takes that back"
+        )
+        self.run = run
+        self.at = at
+
+
 class ClockSetBackError(LedgerError):
     """The run has attempts in doubt, and times that the clock has not reached: their executions cannot be looked for.
 
@@ -114,6 +165,46 @@ class ClockSetBackError(LedgerError):
         self.run = run
         self.latest = latest
         self.now = now
+
+
+class SentElsewhereError(LedgerError):
+    """The run was sent to another endpoint, region or account than calls would go to now; nothing was asked or sent.
+
+    `sent_to` is where it belongs, None where the ledger does not say it; `goes_to` is the other. `in_doubt` is how many
+    of its jobs may have been started there where it cannot be moved because of them, else 0.
+    `RunView.belong_to(error.goes_to, moved=True)` moves the run.
+    """
+
+    def __init__(
+        self, ledger: str, run: str, sent_to: Destination | None, goes_to: Destination, *, in_doubt: int = 0
+    ) -> None:
+        self.run = run
+        self.sent_to = sent_to
+        self.goes_to = goes_to
+        self.in_doubt = in_doubt
+        if sent_to is None:
+            super().__init__(
+                ledger,
+                f"it is not known where run {run!r} was sent before, and {in_doubt:,} of its jobs may have been "
+                f"started there, so nothing was asked or sent; if that was {goes_to}, give --moved",
+            )
+            return
+        differ = " and ".join(sent_to.differences(goes_to))
+        super().__init__(
+            ledger,
+            f"run {run!r} was sent to {sent_to}; this goes to {goes_to}: another {differ}, so nothing was asked or "
+            f"sent; {self._way_out(sent_to, differ)}",
+        )
+
+    def _way_out(self, sent_to: Destination, differ: str) -> str:
+        if sent_to.is_rehearsal or self.goes_to.is_rehearsal:
+            return "a rehearsal is never continued as a real run, nor the reverse: use another run name (--run)"
+        if self.in_doubt:
+            return (
+                f"{self.in_doubt:,} of its jobs may have been started there, and cannot be looked for here: first say "
+                "what became of them (m2async reconcile with the run's own place, or m2async resolve)"
+            )
+        return f"give the run's own {differ}, or, if it has moved on purpose, --moved"
 
 
 class DuplicateKeyError(LedgerError):
@@ -177,6 +268,7 @@ class IllegalTransitionError(LedgerError):
         super().__init__(ledger, f"run {run!r}, row {number}: {reason}")
         self.run = run
         self.number = number
+        self.reason = reason
 
 
 def _utc(seconds: float) -> str:

@@ -9,9 +9,13 @@ from types import TracebackType
 from typing import Self
 
 from m2async.ledger.activity import STRETCHES, Activity, LatencyCount
+from m2async.ledger.changes import Differences
+from m2async.ledger.destinations import Destination
 from m2async.ledger.rows import (
+    AnsweredAttempt,
     Counts,
     ExecutionCount,
+    ForeignExecution,
     HistoryEntry,
     LedgerRow,
     Observation,
@@ -22,7 +26,7 @@ from m2async.ledger.rows import (
     TrackedExecution,
 )
 from m2async.ledger.states import RowState
-from m2async.service import RestartJob, StartBatchJob
+from m2async.service import Job, RestartJob, StartBatchJob
 
 PAGE = 500
 """Rows of a page, unless told."""
@@ -66,6 +70,21 @@ class RunView(ABC):
     async def history(self, number: int) -> list[HistoryEntry]:
         """Give what happened to a row, oldest first, but for an attempt that is under way or started the job."""
 
+    @abstractmethod
+    async def answered_near(self, application_id: str, number: int, rows: int) -> list[AnsweredAttempt]:
+        """Give attempts of an application that were answered with an execution, the 50 nearest to a row.
+
+        They are those of the row itself and of so many rows before and behind it; none of rows that were restarted.
+        """
+
+    @abstractmethod
+    async def foreign(self) -> list[ForeignExecution]:
+        """Give the executions of the run's jobs that somebody else was seen to start, in the order of their start."""
+
+    @abstractmethod
+    async def note_foreign(self, executions: Sequence[ForeignExecution]) -> list[ForeignExecution]:
+        """Write that somebody else started these executions, and give those of which that was not known."""
+
     async def rows(self, *states: RowState, after: int = 0) -> AsyncGenerator[LedgerRow, None]:
         """Iterate over all rows behind number `after` that are in one of `states` when their page is read."""
         while True:
@@ -82,7 +101,11 @@ class RunView(ABC):
 
     @abstractmethod
     async def executions(self, first: int, last: int, *, open_only: bool = False) -> list[TrackedExecution]:
-        """Give the executions of the STARTED rows numbered `first` to `last`, or of them those that have not ended."""
+        """Give the executions of the STARTED rows numbered `first` to `last`, or of them those not ended, or gone."""
+
+    @abstractmethod
+    async def together(self, group: int) -> list[TrackedExecution]:
+        """Give the executions that the rows of a group share, but for those that are being restarted."""
 
     @abstractmethod
     async def execution_counts(self) -> list[ExecutionCount]:
@@ -92,8 +115,8 @@ class RunView(ABC):
     async def observe(self, observations: Sequence[Observation]) -> None:
         """Write what the service says of executions, durably, once this ends.
 
-        What has ended stays as it is, and what is said of an execution that is no longer its row's is left out: so any
-        number of processes may write, in whatever order.
+        What has ended stays as it is, unless it is just gone. What is said of an execution that is no longer its row's
+        is left out: so any number of processes may write, in whatever order.
         """
 
     @abstractmethod
@@ -116,7 +139,7 @@ class RunView(ABC):
 
     @abstractmethod
     async def orders(self) -> Orders:
-        """Give what whoever has the run open for writing was told; nothing of what others before were told."""
+        """Give what whoever sends the run was told."""
 
     @abstractmethod
     async def set_pace(self, rate: float, burst: float) -> None:
@@ -124,11 +147,65 @@ class RunView(ABC):
 
     @abstractmethod
     async def set_paused(self, paused: bool) -> None:
-        """Tell whoever has the run open for writing to send nothing more for now, or to go on."""
+        """Tell whoever sends the run, now or later, to send nothing for now; or take that back, and a stop as well."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Tell whoever has the run open for writing to send nothing more, and to end."""
+        """Tell whoever has the run open for writing to send nothing more, and to end; nobody else may send it then."""
+
+    @abstractmethod
+    async def ask(self, what: str) -> int:
+        """Ask whoever has the run open for writing for something, and give the number of the entry."""
+
+    @abstractmethod
+    async def answer_to(self, entry: int) -> str | None:
+        """Give the answer, empty while there is none; None once the entry is forgotten."""
+
+    @abstractmethod
+    async def withdraw(self, entry: int) -> bool:
+        """Remove an entry, and tell whether nobody had taken it on."""
+
+    # Where it is sent, and what others may have started there
+
+    @abstractmethod
+    async def belong_to(self, destination: Destination, *, moved: bool = False) -> str | None:
+        """See that the run belongs to a destination; from now on it does, durably, if it belongs to none so far.
+
+        It may be `moved` on purpose, and by itself where nothing was started before; a rehearsal never. Gives what a
+        user should know of a change, None where there is none.
+
+        Raises SentElsewhereError where it belongs elsewhere.
+        """
+
+    @abstractmethod
+    async def applications(self) -> list[str]:
+        """Give the applications that the rows name."""
+
+    @abstractmethod
+    async def named_jobs(self, application_id: str, jobs: Collection[Job], *states: RowState) -> set[Job]:
+        """Give those of the jobs that a row of the application names which is in one of these states, or in any.
+
+        A restart is named by any row that restarts the same execution, from whatever step. Without a manifest any row
+        counts, as there may be further ones.
+        """
+
+    @abstractmethod
+    async def last_sent(self) -> float | None:
+        """Give when an attempt was last sent, or about to be; None if none ever was.
+
+        It is the earliest time by the service's clock that this can have been, in seconds of the epoch.
+        """
+
+    @abstractmethod
+    async def accept(self, until: float) -> None:
+        """Write that somebody knows of the executions that no row explains and that began before then.
+
+        That is a time of the service's, in seconds of the epoch.
+        """
+
+    @abstractmethod
+    async def accepted(self) -> float | None:
+        """Give until when `accept` said so last; None if it never did."""
 
     async def jobs(self) -> AsyncGenerator[tuple[LedgerRow, TrackedExecution | None], None]:
         """Iterate over all rows with their executions, as they are when their page is read."""
@@ -175,9 +252,51 @@ class Run(RunView):
         it was planned with. Behind the last of them `after` is read, the keys of the rows that a row comes after by
         its own key, and then `check` is awaited. If this does not end, the run stays unplanned and can be planned anew.
 
-        Raises DuplicateKeyError, ManifestChangedError if the run was planned with other rows or dependencies (the
-        rows' order does not matter), RowNotFoundError for a key in `after` that no row has, and whatever reading
-        `rows` and `check` raise.
+        Rows are the same as in `Differences`; their order in the manifest does not matter.
+
+        Raises DuplicateKeyError, ManifestChangedError if the run was planned with other rows or dependencies,
+        RowNotFoundError for a key in `after` that no row has, and whatever reading `rows` and `check` raise.
+        """
+
+    @abstractmethod
+    async def give(
+        self, rows: Iterable[tuple[str, StartBatchJob]], *, after: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """Read a manifest's rows into the ledger, as `plan` does, where none of them counts before `amend`.
+
+        They are in place of those that were given before, and gone when the run is closed, unless it is planned.
+        """
+
+    @abstractmethod
+    async def kin(self, *, rehearsal: bool) -> list[tuple[RunInfo, int]]:
+        """Give the runs that the given rows were in last, with how many; the one with the most first, or the latest.
+
+        Only rehearsals count where the run is one, and only others where it is not.
+        """
+
+    @abstractmethod
+    async def differences(self, given: Run, *, rehearsal: bool | None = None) -> Differences:
+        """Compare the run's rows with those given to it, or to another.
+
+        With `rehearsal`, as in `kin`, it is also said which were started by other runs than these two.
+        """
+
+    @abstractmethod
+    async def amend(self, given: Run) -> bool:
+        """Make the run's rows those that `differences` has just compared with it, or plan a new run with its own.
+
+        All at once: what is added, or changed and surely not started, is PENDING. What may have been started stays as
+        it is, and what another run started is left out. What is removed, or changed although it may have been started,
+        is sent no more, whatever is found out about it; where it surely was not started, it is no row any more. The run
+        has the manifest and digest then that it was opened with. Gives False, and writes nothing, where other runs were
+        planned since it was asked which had these rows: that has to be asked again.
+        """
+
+    @abstractmethod
+    async def given_as(self, numbers: Collection[int]) -> Mapping[int, int]:
+        """Give the numbers in the run that rows of the manifest have, by those that they have in it, after `amend`.
+
+        A row that is left to another run is not there.
         """
 
     @abstractmethod
@@ -188,8 +307,25 @@ class Run(RunView):
         """
 
     @abstractmethod
-    def intend(self, number: int, attempt: int, at: float, *, resend: bool = False) -> asyncio.Future[None]:
-        """Write that an attempt will be sent, not before `at`; with `resend`, although the row is UNKNOWN."""
+    async def add_unnamed(self, key: str, request: StartBatchJob, among: object) -> LedgerRow:
+        """Give the row of a job without a key, or put one more into a run that has no manifest.
+
+        The jobs `among` which it is given are a pass: an object that lives as long, of this run alone. Equal requests
+        are counted in it: the nth of a pass is the nth row of this request that was given no key. `key` is the
+        job's number in the pass, for the error. A new row's key is its number in the run; where that is the key of
+        another, `3-2` or the like.
+
+        Raises ManifestChangedError if the run is planned and has no further such row.
+        """
+
+    @abstractmethod
+    def intend(
+        self, number: int, attempt: int, at: float, *, not_after: float | None = None, resend: bool = False
+    ) -> asyncio.Future[None]:
+        """Write that an attempt will be sent, not before `at`; with `resend`, although the row is UNKNOWN.
+
+        `not_after` is the latest date that it will be signed with, as in OpenAttempt.
+        """
 
     @abstractmethod
     def started(
@@ -207,6 +343,10 @@ class Run(RunView):
         """
 
     @abstractmethod
+    def withdrawn(self, number: int, attempt: int, code: str, message: str) -> asyncio.Future[None]:
+        """Write that an attempt was not sent after all: it does not count, and the row stands as it did before it."""
+
+    @abstractmethod
     def rejected(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
     ) -> asyncio.Future[None]:
@@ -217,9 +357,24 @@ class Run(RunView):
 
     @abstractmethod
     def unknown(
-        self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
+        self,
+        number: int,
+        attempt: int,
+        code: str,
+        message: str,
+        request_id: str | None = None,
+        *,
+        ended_by_service: bool = False,
     ) -> asyncio.Future[None]:
-        """Write that an attempt may have started the job."""
+        """Write that an attempt may have started the job; `ended_by_service` as in OpenAttempt."""
+
+    @abstractmethod
+    def note_clock(self, offset: float | None) -> asyncio.Future[None]:
+        """Write how far the service's clock is ahead of the one that the attempts' times are read off.
+
+        It holds for what is written from now on; a ClockOffset says how exactly it is known, and None that it is not.
+        What was noted before is not written again.
+        """
 
     @abstractmethod
     def claim(
@@ -231,8 +386,42 @@ class Run(RunView):
         """
 
     @abstractmethod
+    def claim_together(
+        self, number: int, rows: Sequence[tuple[int, int]], execution_ids: Sequence[str], note: str
+    ) -> asyncio.Future[None]:
+        """Write that UNKNOWN rows were started as these executions, one each, and which is whose cannot be told.
+
+        Each row comes with its attempt in doubt, which is its only one; there are as many of them as executions. All of
+        it is written, or nothing. Where it stands already for row `number`, that is no error. Raises
+        ExecutionClaimedError if another row has one of the executions.
+        """
+
+    @abstractmethod
     def not_started(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
         """Write that none of an UNKNOWN row's attempts, `attempt` being the last, started anything: it is PENDING."""
+
+    @abstractmethod
+    def confirm(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
+        """Write that a STARTED row's attempts in doubt, `attempt` being its last, started nothing besides."""
+
+    @abstractmethod
+    def resolve(self, number: int, attempt: int, execution_id: str | None, note: str) -> asyncio.Future[None]:
+        """Write an operator's word: the row was started as this execution alone, or with None, not at all.
+
+        `attempt` is the row's last. The row is UNKNOWN; or it is what an earlier word or finding made of it, and
+        nothing was sent since: that is taken back. To say what stands is no error, and for a STARTED row settles its
+        attempts in doubt. Raises ExecutionClaimedError if another row has the execution.
+
+        A row of a group leaves it with one of the group's executions, and the last one left has the last of them. With
+        another, or none, the group was an error: its other rows are UNKNOWN then. No row of it has been restarted.
+        """
+
+    @abstractmethod
+    def resolve_all(self, words: Sequence[tuple[int, int, str | None]], note: str) -> asyncio.Future[None]:
+        """Write an operator's words, of as many rows: their numbers, last attempts and executions, as `resolve` does.
+
+        All of them are written, or none.
+        """
 
     @abstractmethod
     def retry(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
@@ -252,6 +441,18 @@ class Run(RunView):
     @abstractmethod
     def candidates(self, number: int, execution_ids: Sequence[str]) -> asyncio.Future[None]:
         """Write which executions may be those of a row's attempts in doubt, in place of what was written before."""
+
+    @abstractmethod
+    async def asked(self) -> list[tuple[int, str]]:
+        """Give what other processes ask for and nobody has taken on: the number of each entry, and what."""
+
+    @abstractmethod
+    async def take_on(self, entry: int) -> bool:
+        """Note that an entry is being carried out; gives False if it was withdrawn."""
+
+    @abstractmethod
+    async def answer(self, entry: int, text: str) -> None:
+        """Answer an entry."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -276,22 +477,34 @@ class Ledger(ABC):
 
     @abstractmethod
     async def open_run(
-        self, name: str, *, manifest: str | None = None, digest: str | None = None, by_hand: bool = False
+        self,
+        name: str,
+        *,
+        manifest: str | None = None,
+        digest: str | None = None,
+        by_hand: bool = False,
+        to_send: bool = True,
     ) -> Run:
         """Open a run for writing, and make it if there is none of this name.
 
         `manifest` names where its rows come from; an equal `digest` of it says that the rows are the same.
         Rows that were in INTENT when the run was left become UNKNOWN, with the error code `Crash`. `by_hand` says
-        that somebody decides what became of rows who does not go by their times.
+        that somebody decides what became of rows who does not go by their times; `to_send` is False where nothing is
+        going to be sent.
 
-        Raises RunInUseError while the run is open for writing, in this process or another, and, unless `by_hand`,
-        ClockSetBackError where attempts are in doubt and the clock is more than two seconds behind the latest time in
-        the run: it was set back, and the times of those attempts are not this clock's.
+        Raises RunInUseError while the run is open for writing, in this process or another; RunStoppedError if it is to
+        be sent and was told to stop; and, unless `by_hand`, ClockSetBackError where attempts are in doubt and the clock
+        is more than two seconds behind the latest time in the run: it was set back, and the times of those attempts are
+        not this clock's.
         """
 
     @abstractmethod
     async def run(self, name: str) -> RunView:
         """Give a run for reading; raises RunNotFoundError."""
+
+    @abstractmethod
+    async def last_of(self, digest: str) -> RunInfo | None:
+        """Give the latest run that has the rows of a digest; None if there is none."""
 
     @abstractmethod
     async def runs(self) -> list[RunSummary]:
@@ -305,8 +518,15 @@ class Ledger(ABC):
         """
 
     @abstractmethod
-    async def claimed(self, application_id: str, execution_ids: Collection[str]) -> set[str]:
-        """Give those of the executions of an application that belong to a row of any run."""
+    async def is_new(self) -> bool:
+        """Tell whether there are no runs yet."""
+
+    @abstractmethod
+    async def claimed(self, application_id: str, execution_ids: Collection[str], *, often: bool = True) -> set[str]:
+        """Give those of the executions of an application that belong to a row of any run.
+
+        Asked `often`, it keeps an index, with which every further answer costs more to write.
+        """
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from m2async.errors import InvalidRequestError
-from m2async.keys import KEY_RULE, is_key
+from m2async.service import KEY_RULE, is_key
 
 CRASH_CODE = "Crash"
 CRASH_MESSAGE = "the process ended while the call was under way"

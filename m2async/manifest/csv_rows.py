@@ -24,7 +24,7 @@ from m2async.manifest.rows import (
     unknown_column,
 )
 from m2async.manifest.source import MAX_LINE, Source, decoded, too_long
-from m2async.service import MAX_PARAM_VALUE, MAX_PARAMS, StartBatchJob
+from m2async.service import MAX_PARAM_VALUE, MAX_PARAMS, RowNumber, StartBatchJob
 
 _MAX_COLUMNS = 1_000  # twice what a job can take
 _MAX_TEMPLATES = 1_024
@@ -65,9 +65,9 @@ def csv_rows(
             if len(cells) != count:
                 raise RowError(_miscounted(cells, count))
             if only_numbered:
-                yield ManifestRow(str(number), request(cells, short=reader.short))
+                yield ManifestRow(RowNumber(number), request(cells, short=reader.short))
                 continue
-            key = take((key_at is not None and cells[key_at]) or str(number), line)
+            key = take((key_at is not None and cells[key_at]) or RowNumber(number), line)
             if after_at is not None and cells[after_at]:
                 dependencies.note(key, line, cells[after_at])
             yield ManifestRow(key, request(cells, short=reader.short))

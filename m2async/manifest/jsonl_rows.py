@@ -11,7 +11,7 @@ from m2async.manifest.dependencies import Dependencies
 from m2async.manifest.keys import Keys
 from m2async.manifest.rows import ManifestRow, Number, RequestMaker, RowError, RowProblem, shown, split_fields
 from m2async.manifest.source import Source, decoded, too_long
-from m2async.service import StartBatchJob
+from m2async.service import RowNumber, StartBatchJob
 
 
 def jsonl_rows(
@@ -26,7 +26,7 @@ def jsonl_rows(
         try:
             members = _object(raw)
             key, after = members.pop("key", None), members.pop("after", None)
-            key = keys.take(str(number) if key is None else key, line)
+            key = keys.take(RowNumber(number) if key is None else key, line)
             if after is not None:
                 dependencies.note(key, line, after)
             yield ManifestRow(key, _request(members, maker))

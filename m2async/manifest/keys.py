@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 
-from m2async.keys import KEY_RULE, is_key
 from m2async.manifest.rows import RowError, RowProblem, quoted_hint, shown
+from m2async.service import KEY_RULE, is_key
 
 _NO_ROOM = "its keys cannot be compared, for which they go into a temporary file (in TMPDIR, if that is set)"
 

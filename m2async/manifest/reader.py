@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Generator, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -51,6 +51,7 @@ def read_manifest(
     params: Mapping[str, str] | None = None,
     unique_keys: bool = True,
     after: MutableMapping[str, Sequence[str]] | None = None,
+    seen: Callable[[bytes], object] | None = None,
 ) -> Generator[ManifestRow, None, None]:
     """Read a manifest row by row, as (key, request) pairs; a second row of the same key is an error.
 
@@ -68,6 +69,8 @@ def read_manifest(
         unique_keys: whether to look for keys that come twice; not needed by who does so, as a ledger does.
         after: where the keys go that rows name in `after`, by the key of the row. Without it such a row is an error:
             whoever starts the jobs must heed their order.
+        seen: called with the source's bytes, piece by piece, as the rows are read: a digest of what was read, such as
+            `hashlib.sha256().update`, is complete behind the last row.
 
     Columns are key, after, application_id, script | file, folder | s3_bucket, s3_prefix, s3_file, s3_script |
     restart_execution_id, from_step, from_proc_step, to_step, to_proc_step, skip, step_checkpoint, and
@@ -85,7 +88,7 @@ def read_manifest(
     """
     dependencies = Dependencies(after)
     manifest = _OpenManifest(source, name, format, RequestMaker(application_id, params or {}))
-    return _sound_rows(manifest, dependencies, unique_keys=unique_keys, ordered=after is not None)
+    return _sound_rows(manifest, dependencies, seen, unique_keys=unique_keys, ordered=after is not None)
 
 
 def check_manifest(
@@ -149,11 +152,16 @@ def _checked(entries: _Entries) -> tuple[ManifestSummary, list[ManifestProblem]]
 
 
 def _sound_rows(
-    manifest: _OpenManifest, dependencies: Dependencies, *, unique_keys: bool, ordered: bool
+    manifest: _OpenManifest,
+    dependencies: Dependencies,
+    seen: Callable[[bytes], object] | None,
+    *,
+    unique_keys: bool,
+    ordered: bool,
 ) -> Generator[ManifestRow, None, None]:
     with (
         closing(manifest.keys(unique=unique_keys, ordered=ordered)) as keys,
-        closing(manifest.entries(keys, dependencies)) as entries,
+        closing(manifest.entries(keys, dependencies, seen)) as entries,
     ):
         for entry in entries:
             if isinstance(entry, ManifestError):
@@ -194,16 +202,18 @@ class _OpenManifest:
         again = self._start is not None if self._path is None else _is_regular(self._path)
         return UniqueKeys() if unique or (ordered and not again) else Keys()
 
-    def entries(self, keys: Keys, dependencies: Dependencies) -> _Entries:
+    def entries(
+        self, keys: Keys, dependencies: Dependencies, seen: Callable[[bytes], object] | None = None
+    ) -> _Entries:
         """Give the rows, and in their places the errors; what ends the reading is the last of them.
 
-        Behind all of them comes what is wrong with the order that rows ask for.
+        `seen` is told what is read for them. Behind all of them comes what is wrong with the order that rows ask for.
         """
         count = 0
         with ExitStack() as stack:
             try:
                 stream = self._stream if self._path is None else stack.enter_context(_open(self._path, self._name))
-                source = Source(stream, self._name)
+                source = Source(stream, self._name, seen)
                 rows = _ROWS_OF_FORMAT[self._form or _sniffed(source)](source, self._maker, keys, dependencies)
                 for entry in rows:
                     count += 1

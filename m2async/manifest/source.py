@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import BinaryIO
 
@@ -20,12 +20,14 @@ _NOT_UTF_8 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # 
 class Source:
     """A binary stream under the name that errors call it; a UTF-8 byte-order mark is dropped.
 
-    Raises ManifestError when the stream cannot be read or begins as UTF-16 or UTF-32 does.
+    `seen` is called with every piece of the stream as it is read, before anything is dropped. Raises ManifestError when
+    the stream cannot be read or begins as UTF-16 or UTF-32 does.
     """
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: BinaryIO, name: str, seen: Callable[[bytes], object] | None = None) -> None:
         self.name = name
         self._stream = stream
+        self._seen = seen
         head = self._look_ahead()
         if head.startswith(_NOT_UTF_8):
             raise self.error(None, "is UTF-16 or UTF-32: save it as UTF-8")
@@ -86,9 +88,12 @@ class Source:
 
     def _read(self) -> bytes:
         try:
-            return self._stream.read(_CHUNK)
+            chunk = self._stream.read(_CHUNK)
         except OSError as error:
             raise self.error(None, f"cannot be read: {error.strerror or error}") from error
+        if self._seen is not None:
+            self._seen(chunk)
+        return chunk
 
 
 def decoded(line: bytes) -> tuple[str, str | None]:

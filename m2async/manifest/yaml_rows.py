@@ -27,7 +27,7 @@ from m2async.manifest.rows import (
 from m2async.manifest.source import Source
 from m2async.manifest.sweep import Axis, AxisError, parse_axis, product
 from m2async.manifest.yaml_nodes import List, Map, Node, Scalar, compose
-from m2async.service import MAX_PARAMS
+from m2async.service import MAX_PARAMS, RowNumber
 
 TOP_LEVEL = ("defaults", "jobs", "matrix")
 _MAX_AXES = MAX_PARAMS + len(COLUMNS)
@@ -262,7 +262,7 @@ class _Sweep:
         if template is not None:
             return _filled(template, values)
         if not values:
-            return str(self._number)
+            return RowNumber(self._number)
         named = zip(self._names, values, strict=True)
         return "/".join((job, *(value for name, value in named if name not in NAMING_COLUMNS)))
 

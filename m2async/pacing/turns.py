@@ -64,6 +64,18 @@ class Turns:
         else:
             line.waiters.append((self._next_number(), waiter))
 
+    def clear(self) -> None:
+        """Forget all who wait."""
+        for _, _, line in self._blocked:
+            line.flow.lines.pop(line.bucket, None)
+        for _, _, flow in self._flows:
+            flow.lines.clear()
+            flow.ready.clear()
+            flow.has_turns = False
+        self._flows.clear()
+        self._blocked.clear()
+        self._blocked_lines.clear()
+
     def must_wait(self, bucket: TokenBucket | None) -> bool:
         """Whether one who comes now has to wait for somebody else's turn."""
         return bool(self._flows) or bucket in self._blocked_lines

@@ -8,7 +8,7 @@
 
 from m2async.probing.findings import Findings
 from m2async.probing.plans import Limits, Plan, Ramp, Steps
-from m2async.probing.probe import Probe, StartedUnasked
+from m2async.probing.probe import CANCELLING, Probe, StartedUnasked
 from m2async.probing.summary import Asked
 
-__all__ = ["Asked", "Findings", "Limits", "Plan", "Probe", "Ramp", "StartedUnasked", "Steps"]
+__all__ = ["CANCELLING", "Asked", "Findings", "Limits", "Plan", "Probe", "Ramp", "StartedUnasked", "Steps"]

@@ -1,7 +1,7 @@
 """An open-loop load test of StartBatchJob's quota; plans.py decides what is sent, and when.
 
 Every call has a time at which it is due, and is sent then, whatever became of the others. Nothing is sent twice, and
-what was started is cancelled in the end.
+what was started is cancelled in the end, whatever failed before.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ from m2async.errors import (
 )
 from m2async.events import Events
 from m2async.following import OF_ALL, Calls, CancelsExecutions, Fate, cancel_execution
-from m2async.ledger import LedgerRow, Run
+from m2async.ledger import LedgerRow, Observation, Run
+from m2async.pacing import RetryPolicy
 from m2async.probing.findings import Findings, NotCancelled
 from m2async.probing.plans import Plan
 from m2async.probing.record import Call, CallStretch, QuotaVerdict, Record, SentStretch
 from m2async.probing.summary import Asked, Setting, Starts, summarize
 from m2async.service import StartBatchJob, StartBatchJobResponse
+
+CANCELLING = "Cancelling"
+"""The status that is written of an execution whose cancellation the service took."""
 
 _T = TypeVar("_T")
 _UNREACHED = 20  # calls in a row that found no connection, after which no more are tried
@@ -37,6 +41,7 @@ _SPIN = 0.002  # seconds before a call is due from when on the loop is kept turn
 _AHEAD = 0.2  # seconds of calls whose intents are written in one go
 _CANCELS = 8  # calls under way at once
 _CANCEL_RATE = 100.0  # calls a second
+_PATIENT = RetryPolicy(patience=600.0, unreachable=60.0)  # with cancels, which may be throttled as well
 
 
 class StartsAndCancels(CancelsExecutions, Protocol):
@@ -90,6 +95,7 @@ class Probe:
         self.cancelled: list[str] = []
         self.had_ended: list[str] = []
         self.not_cancelled: list[NotCancelled] = []
+        self.in_doubt: int = 0  # calls of real jobs that may have started one
         self._client = client
         self._endpoint_url = client.endpoint_url
         self._plan = plan
@@ -108,6 +114,7 @@ class Probe:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.Future[None] | None = None
         self._unreached = 0
+        self._failure: Exception | None = None
         self.stand_in_starts: int = 0
 
     @property
@@ -124,8 +131,9 @@ class Probe:
     async def run(self) -> None:
         """Make the calls, and cancel what they started.
 
-        Raises LedgerError if intents cannot be written. What ends it early is in `error`: the error of a call that
-        every other would meet as well, or StartedUnasked.
+        Raises LedgerError if the ledger cannot be written, and what a call raises that is no CallError; both once all
+        is cancelled. What else ends it early is in `error`: the error of a call that every other would meet as well, or
+        StartedUnasked.
         """
         self._began, self._zero = steady_time(), monotonic()
         try:
@@ -136,9 +144,11 @@ class Probe:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._answers()
+                await self._cancel_all()
                 if self._intents is not None:
                     await self._intents.aclose()
-                await self._cancel_all()
+            if self._failure is not None:
+                raise self._failure
 
     def findings(self) -> Findings:
         """What was found, up to now."""
@@ -213,6 +223,13 @@ class Probe:
             response = await self._client.start_batch_job(self._request)
         except CallError as error:
             self._failed(record, call, row, error)
+        except Exception as error:  # noqa: BLE001 - raised once what was started is cancelled
+            self._failure = self._failure or error
+            record.answered(call, self.elapsed, QuotaVerdict.UNKNOWN, type(error).__name__)
+            if self._intents is not None and row is not None:
+                self._intents.in_doubt(row, type(error).__name__, str(error))
+                self.in_doubt += 1
+            self.stop("A call failed in a way that no call should")
         else:
             record.answered(call, self.elapsed, QuotaVerdict.ACCEPTED)
             self._started(call, row, response)
@@ -234,6 +251,7 @@ class Probe:
                 self.stop("A call failed as every other would")
         if self._intents is not None and row is not None:
             self._intents.failed(row, error)
+            self.in_doubt += error.may_have_started
 
     def _started(self, call: Call, row: LedgerRow | None, response: StartBatchJobResponse) -> None:
         if self._stand_in:
@@ -257,14 +275,12 @@ class Probe:
         with anyio.CancelScope(shield=True):
             while self._tasks:
                 # `gather` of tasks that are done takes no turn of the loop, and they leave the set in the next one
-                done, _ = await asyncio.wait(self._tasks)
-                for task in done:
-                    task.result()
+                await asyncio.wait(self._tasks)
 
     # Cancelling
 
     async def _cancel_all(self) -> None:
-        left, calls = deque(self.started), Calls(_CANCEL_RATE, lambda error, seconds: None)
+        left, calls = deque(self.started), Calls(_CANCEL_RATE, lambda error, seconds: None, policy=_PATIENT)
 
         async def work() -> None:
             while left:
@@ -279,6 +295,10 @@ class Probe:
             fate = await cancel_execution(self._client, calls, self._request.application_id, execution_id)
         except CallError as error:
             fate = Fate("not cancelled", f"{error.code}: {error.message}")
+        except Exception as error:  # noqa: BLE001 - it keeps no other from being cancelled
+            fate = Fate("not cancelled", repr(error))
+        if self._intents is not None:
+            self._intents.cancelled(execution_id, fate)
         match fate.outcome:
             case "cancelling":
                 self.cancelled.append(execution_id)
@@ -298,6 +318,8 @@ class _Intents:
         self._number = 0
         self._filling: asyncio.Task[None] | None = None
         self._writes: list[Awaitable[None]] = []
+        self._rows: dict[str, LedgerRow] = {}  # by their executions
+        self._fates: list[Observation] = []
 
     async def take(self, record: Record) -> LedgerRow:
         """Give a row whose intent is durable; waits only if calls have overtaken the disk."""
@@ -314,13 +336,26 @@ class _Intents:
 
     def started(self, row: LedgerRow, response: StartBatchJobResponse) -> None:
         """Write the service's answer."""
+        self._rows[response.execution_id] = row
         self._writes.append(self._run.started(row.number, 1, response.execution_id, response.request_id))
+
+    def cancelled(self, execution_id: str, fate: Fate) -> None:
+        """Have it written that an execution is cancelled or had ended: what is not is found by a later look."""
+        if fate.outcome != "not cancelled":
+            ended = fate.outcome == "had ended"
+            status = fate.reason.removeprefix("as ") if ended else CANCELLING
+            number = self._rows[execution_id].number
+            self._fates.append(Observation(number, execution_id, status, None, None, None, ended=ended))
 
     def failed(self, row: LedgerRow, error: CallError) -> None:
         """Write how the call failed; a row is not tried again."""
         write = self._run.unknown if error.may_have_started else self._run.rejected
         request_id = error.request_id if isinstance(error, M2ServiceException) else None
         self._writes.append(write(row.number, 1, error.code, error.message, request_id))
+
+    def in_doubt(self, row: LedgerRow, code: str, message: str) -> None:
+        """Write that nothing says whether the call started its job."""
+        self._writes.append(self._run.unknown(row.number, 1, code, message))
 
     async def aclose(self) -> None:
         """Take back what was not sent, and see that all is durable; raises LedgerError."""
@@ -332,6 +367,7 @@ class _Intents:
         for outcome in await asyncio.gather(*self._writes, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
+        await self._run.observe(self._fates)
 
     async def _fill(self, wanted: int) -> None:
         names = [f"call-{number:06}" for number in range(self._number + 1, self._number + wanted + 1)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from shlex import quote
 
 from m2async.figures import JobTally, RunFigures, duration_of, read_figures
 from m2async.ledger import RowState, RunView
@@ -18,11 +17,18 @@ from m2async.texts import moment, number, plural, seconds
 _KINDS = ("started", "throttled", "refused", "unknown")
 
 
-async def run_page(view: RunView, *, advance: Callable[[], object] = lambda: None, most_rows: int = MOST_ROWS) -> str:
+async def run_page(
+    view: RunView,
+    *,
+    command: Callable[..., str],
+    advance: Callable[[], object] = lambda: None,
+    most_rows: int = MOST_ROWS,
+) -> str:
     """Make the page of a run as it is now.
 
     Arguments:
         view: the run.
+        command: writes out a command on a run: it is given the command, the run's name, and further options.
         advance: is told of each row that has been read.
         most_rows: rows that the page's table has at most.
 
@@ -36,12 +42,12 @@ async def run_page(view: RunView, *, advance: Callable[[], object] = lambda: Non
         advance()
     jobs = tally.figures()
     packed = table.pack()
-    return Pages("m2async.report", duration=duration_of, quote=quote).render(
+    return Pages("m2async.report", duration=duration_of, command=command).render(
         "run.html",
         scripts=["table.js"] if table.seen else [],
         figures=figures,
         jobs=jobs,
-        verdict=verdict(figures, jobs),
+        verdict=verdict(figures, jobs, command),
         charts=list(_charts(figures)),
         states=[(state, figures.counts[state]) for state in RowState if figures.counts[state]],
         results=figures.results,

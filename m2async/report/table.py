@@ -27,10 +27,14 @@ _HAPPENED = {
     RowEvent.UNKNOWN: "not known whether it started the job",
     RowEvent.CRASH: "the process ended before the answer",
     RowEvent.CLAIMED: "found to have started the job",
+    RowEvent.GROUPED: "found to have started the job, as one of several executions",
     RowEvent.NOT_STARTED: "found not to have started the job",
     RowEvent.RETRY: "to be tried again",
     RowEvent.GIVEN_UP: "given up",
     RowEvent.RESTART: "to be restarted",
+    RowEvent.TAKEN_BACK: "what was decided of it is taken back",
+    RowEvent.CONFIRMED: "nothing was started besides",
+    RowEvent.AMENDED: "given again with another request",
 }
 _RESULTS = {Result.SUCCESS: 1, Result.FAILURE: 2, Result.OPEN: 3}
 
@@ -114,7 +118,7 @@ class Table:
             return (*start, 0, 0, None, None, 0, 0)
         judgement = execution.judgement
         return (
-            *start, text(execution.status), text(execution.return_code),
+            *start, text(execution.known_status), text(execution.known_return_code),
             millis(execution.start_time), millis(execution.end_time),
             _RESULTS[judgement.result], text(judgement.reason),
         )  # fmt: skip
@@ -151,8 +155,10 @@ _COLUMNS = (
 
 
 def needs_attention(row: LedgerRow, execution: TrackedExecution | None) -> bool:
-    """Whether somebody has to look at a row: it was not started, may have been, or failed."""
+    """Whether somebody has to look at a row: it was not started, may have been, or failed, or may have."""
     if row.state in (RowState.REJECTED, RowState.UNKNOWN) or row.doubts:
+        return True
+    if execution is not None and execution.is_untold:
         return True
     return execution is not None and execution.judgement.result is Result.FAILURE
 

@@ -22,7 +22,8 @@ MAX_PARAMS = 500
 MAX_PARAM_VALUE = 1_024
 """Characters of a parameter's value at most (BatchParamValue)."""
 
-_IDENTIFIER = re.compile(r"\S{1,80}")  # Identifier
+_LONGEST = 80
+_IDENTIFIER = re.compile(rf"\S{{1,{_LONGEST}}}")  # Identifier
 _PARAM_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{1,31}")  # BatchParamKey
 _INTEGER = range(-(2**31), 2**31)  # Integer: 32 bits, signed
 _encode = msgspec.json.Encoder().encode
@@ -314,6 +315,28 @@ def check_identifier(field: str, value: object) -> None:
         raise InvalidRequestError(field, value, "must have 1 to 80 characters and no white space")
     if text in {".", ".."}:
         raise InvalidRequestError(field, value, "must not be a dot segment, which a URL path loses")
+
+
+def check_execution_id(field: str, value: object) -> None:
+    """Refuse what is no execution id: from people as from the service."""
+    check_identifier(field, value)
+    if not is_execution_id(value):
+        raise InvalidRequestError(field, value, "must hold printable characters only, and no slash")
+
+
+def is_execution_id(value: object) -> bool:
+    """Whether a value is an Identifier, as the service's model has it, that can be shown and stand in a URL path.
+
+    The model allows any 1 to 80 characters but white space, so also some that control a terminal, turn the text around
+    them, or part a path. No id of the service's has them.
+    """
+    if not isinstance(value, str):
+        return False
+    if value.isalnum() and value.isascii() and len(value) <= _LONGEST:  # as the service's are
+        return True
+    if not _IDENTIFIER.fullmatch(value):
+        return False
+    return value.isprintable() and "/" not in value and "\\" not in value and value not in {".", ".."}
 
 
 def _check_params(params: object) -> None:

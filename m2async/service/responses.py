@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from m2async.errors import InvalidRequestError
+from m2async.errors import InvalidRequestError, UnreadableAnswerError
 from m2async.service.requests import Job, job_from_api
 
 TERMINAL_STATUSES = frozenset({"Cancelled", "Succeeded", "Failed", "Purged", "Succeeded With Warning"})
@@ -53,10 +53,14 @@ class BatchJobExecution(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ExecutionsPage(NamedTuple):
-    """Some of an application's executions, and what asks for more of them, if there may be more."""
+    """Some of an application's executions, and what asks for more of them, if there may be more.
+
+    `passed_over` counts those besides whose execution id can be none, or that are of another application.
+    """
 
     executions: Sequence[BatchJobExecution]
     next_token: str | None
+    passed_over: int = 0
 
 
 class BatchJobDefinition(msgspec.Struct, frozen=True):
@@ -95,6 +99,36 @@ class Application(msgspec.Struct, frozen=True, rename="camel"):
     last_start_time: datetime | None = None
     role_arn: str | None = None
     status_reason: str | None = None
+
+
+class ListEnd:
+    """Sees that a list that is read page by page comes to an end."""
+
+    def __init__(self) -> None:
+        self._tokens: set[str] = set()
+        self._empty = 0
+
+    def next_token(self, token: str | None, *, empty: bool) -> str | None:
+        """Give what asks for the next page, None after the last; raises UnreadableAnswerError if there is no end."""
+        self._empty = self._empty + 1 if empty else 0
+        if token is None:
+            return None
+        if token in self._tokens:
+            raise _endless("the same nextToken came again")
+        if self._empty >= _EMPTY_PAGES:
+            raise _endless(f"{self._empty} pages came with nothing on them")
+        self._tokens.add(token)
+        return token
+
+
+_EMPTY_PAGES = 100
+"""So many in a row hold nothing only where a filter passes over 200,000 of what there is."""
+
+
+def _endless(why: str) -> UnreadableAnswerError:
+    error = UnreadableAnswerError(f"the list does not end: {why}")
+    error.may_have_started = False  # so that nobody asks again
+    return error
 
 
 def definition_from_api(members: Mapping[str, Any]) -> BatchJobDefinition | None:

@@ -11,7 +11,8 @@
 
 Without a rule `max_rc` is 0 and the status has to be Succeeded. A rule never turns what the service calls Failed into
 a success: it says how much a job may return that the service calls Succeeded, with or without a warning. An execution
-that the service no longer knows is a failure, whatever was last seen of it. Nothing is a success by default.
+that the service does not know is open while it is looked for, and then a failure, whatever was last seen of it. Nothing
+is a success by default.
 """
 
 from __future__ import annotations
@@ -56,11 +57,13 @@ def judge(status: str | None, return_code: str | None, max_rc: int | None, *, en
         return_code: as the service gives it, a text; None if it gave none.
         max_rc: the greatest return code of a success; None for no rule.
         ended: what `has_ended` says.
-        gone: whether the service no longer knows the execution.
+        gone: whether the service does not know the execution; with `ended` it is looked for no longer.
     """
     if gone:
         seen = f"last seen {status}" if status else "never seen"
-        return Judgement(Result.FAILURE, f"the service does not know the execution any more ({seen})")
+        if not ended:
+            return Judgement(Result.OPEN, f"not found by the service ({seen})")
+        return Judgement(Result.FAILURE, f"gone: the service does not know the execution any more ({seen})")
     if not ended:
         return Judgement(Result.OPEN, status or "not seen yet")
     if status not in {"Succeeded", "Succeeded With Warning"}:

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from m2async.certainty import Verdict
-from m2async.errors import CallError, NotSentError
+from m2async.errors import CallError, NotSentError, SignatureTooLateError
 from m2async.pacing import RetryPolicy
 
 
@@ -62,7 +62,7 @@ class Failures(NamedTuple):
 def consequence(error: CallError, verdict: Verdict, failures: Failures, policy: RetryPolicy) -> Consequence:
     """Say what follows from an attempt that failed with `error`, of which `verdict` was given."""
     is_final = verdict is Verdict.RETRY and _is_exhausted(error, failures, policy)
-    stops = verdict is Verdict.STOP or (is_final and isinstance(error, NotSentError))
+    stops = verdict is Verdict.STOP or (is_final and _is_of_all(error))
     if verdict is Verdict.RETRY and not is_final:
         step = Step.SEND_AGAIN
     elif failures.in_doubt:
@@ -74,6 +74,11 @@ def consequence(error: CallError, verdict: Verdict, failures: Failures, policy: 
     else:
         step = Step.REJECT
     return Consequence(error, verdict, step, stops)
+
+
+def _is_of_all(error: CallError) -> bool:
+    """Whether other jobs would end in the same: where no connection can be made, but not where a turn came late."""
+    return isinstance(error, NotSentError) and not isinstance(error, SignatureTooLateError)
 
 
 def _is_exhausted(error: CallError, failures: Failures, policy: RetryPolicy) -> bool:

@@ -15,8 +15,9 @@ import anyio.lowlevel
 
 from m2async.errors import CallError, M2AsyncError, SubmissionStoppedError
 from m2async.ledger import LedgerRow
+from m2async.loops import Home
 from m2async.pacing import Grant
-from m2async.service import StartBatchJob
+from m2async.service import RowNumber, StartBatchJob
 from m2async.submitting.outcomes import Outcome
 
 _MOST_ASIDE = 20_000
@@ -50,8 +51,8 @@ class Submission:
     """A request on its way, and what its attempts have shown so far."""
 
     __slots__ = (
-        "_began", "admitted_at", "attempts", "failed_at", "failures", "grant", "in_doubt", "in_lane", "is_aside",
-        "is_entered", "key", "request", "results", "row", "sends_in_doubt", "written",
+        "_began", "admitted_at", "attempts", "failed_at", "failures", "grant", "in_doubt", "is_aside",
+        "is_entered", "key", "not_after", "place", "request", "results", "row", "sends_in_doubt", "written",
     )  # fmt: skip
 
     def __init__(self, key: str, request: StartBatchJob, results: Results, row: LedgerRow | None = None) -> None:
@@ -60,10 +61,11 @@ class Submission:
         self.results: Results = results
         self.row: LedgerRow | None = row
         self.is_entered: bool = False  # whether it is known what the ledger has of it
-        self.in_lane: bool = False
+        self.place: int | None = None  # in its lane, once it had to wait there
         self.is_aside: bool = False
         self._began: float = 0.0
         self.attempts: int = 0
+        self.not_after: float | None = None  # the latest date that the attempt is signed with
         self.grant: Grant | None = None
         self.admitted_at: float = 0.0  # when its application's circuit let it through
         self.failures: int = 0  # attempts after which it was to be sent again
@@ -80,6 +82,20 @@ class Submission:
     def elapsed(self) -> float:
         """Seconds since a worker took it on."""
         return monotonic() - self._began
+
+    @property
+    def to_send(self) -> StartBatchJob:
+        """The request as it is to be sent: as the ledger has it, where its row was told to restart an execution."""
+        return self.request if self.row is None else self.row.request
+
+    @property
+    def sent_nothing(self) -> bool:
+        """Whether all its attempts are those that the ledger's row had when it came."""
+        return self.row is not None and self.attempts == self.row.attempts
+
+    def is_wanted(self) -> bool:
+        """Whether somebody still waits for it; otherwise it must not be sent."""
+        return not self.results.abandoned
 
     def set_aside(self) -> None:
         """Take note that it waits for long, and let another be read in its place."""
@@ -125,15 +141,40 @@ class Caller:
 
 
 class SubmittedJobs(AsyncIterator[Outcome], ABC):
-    """The outcomes of `submit_many` in the order in which the jobs end: an async iterator in constant memory."""
+    """The outcomes of `submit_many` in the order in which the jobs end: an async iterator in constant memory.
+
+    Once nobody holds it any more, as after a `break`, or after `aclose`, no request is read and nothing that is in line
+    is sent. Calls under way are answered, and written down.
+    """
 
     @abstractmethod
     async def aclose(self) -> None:
         """Read no more requests, and send none that is still in line; calls under way end as they will."""
 
 
-class SubmissionStream(SubmittedJobs):
-    """Reads requests as their jobs end, and gives the outcomes."""
+class HeldJobs(SubmittedJobs):
+    """What the caller of `submit_many` holds: letting go of it abandons the stream."""
+
+    def __init__(self, stream: JobStream) -> None:
+        self._stream = stream
+
+    async def __anext__(self) -> Outcome:
+        try:
+            return await self._stream.next()
+        except BaseException:
+            del self  # whoever keeps the traceback holds no jobs by it
+            raise
+
+    async def aclose(self) -> None:
+        self._stream.abandon()
+        await anyio.lowlevel.checkpoint()
+
+    def __del__(self) -> None:
+        self._stream.abandon()
+
+
+class JobStream:
+    """The jobs of one `submit_many`: read as there is room for them, and their outcomes in line."""
 
     def __init__(
         self,
@@ -144,6 +185,7 @@ class SubmissionStream(SubmittedJobs):
         spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
         stop_error: Callable[[], SubmissionStoppedError],
     ) -> None:
+        self._home: Home | None = None
         self._requests = requests
         self._room = asyncio.Semaphore(ahead)  # taken for each job that is read, given back with its outcome
         self._put = put
@@ -157,11 +199,15 @@ class SubmissionStream(SubmittedJobs):
         self._failure: Exception | None = None
         self.abandoned: bool = False
 
-    async def __anext__(self) -> Outcome:
+    async def next(self) -> Outcome:
+        """Wait for the next outcome; raises StopAsyncIteration once there is none to come."""
         if self._feeder is None:
+            self._home = Home("the iterator")
             self._spawn(self._feed)
             self._feeder = anyio.CancelScope()
             self._open = 1
+        assert self._home is not None  # noqa: S101 - set with the feeder
+        self._home.check()
         while not self._outcomes:
             if not self._open or self.abandoned:
                 failure, self._failure = self._failure, None
@@ -173,11 +219,12 @@ class SubmissionStream(SubmittedJobs):
             self._room.release()
         return outcome
 
-    async def aclose(self) -> None:
-        self.abandoned = True
-        if self._feeder is not None:
-            self._feeder.cancel()
-        await anyio.lowlevel.checkpoint()
+    def abandon(self) -> None:
+        """Read and send nothing more; called from anywhere, as by whoever collects garbage when the loop is gone."""
+        self.abandoned = True  # at once: nothing is sent from here on
+        if self._feeder is not None and self._home is not None and not self._home.is_forked:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                self._home.loop.call_soon_threadsafe(self._feeder.cancel)
 
     def set_aside(self) -> bool:
         """Read another job in the place of one that waits for long, up to a bound."""
@@ -211,6 +258,8 @@ class SubmissionStream(SubmittedJobs):
                         self._put(Submission(key, request, self, row))
                         self._open += 1
                         await self._room.acquire()
+                        if self.abandoned:
+                            break
         except asyncio.CancelledError:
             self._failure = self._failure or self._stop_error()
             raise
@@ -250,4 +299,4 @@ def _named(request: Request, number: int) -> tuple[str, StartBatchJob, LedgerRow
         return request.key, request.request, request
     if isinstance(request, tuple):
         return *request, None
-    return str(number), request, None
+    return RowNumber(number), request, None

@@ -14,11 +14,15 @@ OutcomeState = Literal["started", "rejected", "unknown", "skipped"]
 
 
 class _Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """What every outcome has; `attempts` counts the calls that were sent."""
+    """What every outcome has; `attempts` counts the calls that were sent.
+
+    `before` says that it is what an earlier submission came to: nothing was sent for the job now.
+    """
 
     key: str
     request: StartBatchJob
     attempts: int
+    before: bool = False
 
     @property
     def state(self) -> OutcomeState:
@@ -28,6 +32,7 @@ class _Ended(msgspec.Struct, frozen=True, kw_only=True):
     def to_line(self) -> dict[str, Any]:
         """The fields of one line of `--output jsonl`."""
         error: M2AsyncError | None = getattr(self, "error", None)
+        candidates = self.candidates if isinstance(self, Started) else ()
         return {
             "key": self.key,
             "application_id": self.request.application_id,
@@ -37,15 +42,21 @@ class _Ended(msgspec.Struct, frozen=True, kw_only=True):
             "attempts": self.attempts,
             "adopted": getattr(self, "adopted", False),
             "error": None if error is None else {"code": error.code, "message": error.message},
+            **({"candidates": list(candidates)} if candidates else {}),
         }
 
 
 class Started(_Ended, frozen=True, kw_only=True, gc=False):
-    """The service answered with an execution id."""
+    """The service answered with an execution id; `adopted` says that it was found among the service's executions.
 
-    execution_id: str
+    It is None where the job and others were surely started, and only which execution is whose cannot be told: theirs
+    are the `candidates`.
+    """
+
+    execution_id: str | None
     request_id: str | None = None
     adopted: bool = False
+    candidates: tuple[str, ...] = ()
 
     @property
     def state(self) -> OutcomeState:
@@ -77,7 +88,7 @@ class Unknown(_Ended, frozen=True, kw_only=True):
 
 
 Outcome = Started | Rejected | Unknown
-"""How a job ended; each has its `key` and `request`, `state`, and in `attempts` how many calls were sent."""
+"""How a job ended; each has its `key` and `request`, `state`, in `attempts` how many calls were sent, and `before`."""
 
 
 class Attempted(Protocol):
@@ -91,7 +102,15 @@ class Attempted(Protocol):
     def attempts(self) -> int: ...
 
 
-def started(job: Attempted, execution_id: str, request_id: str | None = None, *, adopted: bool = False) -> Started:
+def started(
+    job: Attempted,
+    execution_id: str | None,
+    request_id: str | None = None,
+    *,
+    adopted: bool = False,
+    before: bool = False,
+    candidates: tuple[str, ...] = (),
+) -> Started:
     """Make the outcome of a job that was started."""
     return Started(
         key=job.key,
@@ -100,6 +119,8 @@ def started(job: Attempted, execution_id: str, request_id: str | None = None, *,
         execution_id=execution_id,
         request_id=request_id,
         adopted=adopted,
+        before=before,
+        candidates=candidates,
     )
 
 
@@ -108,6 +129,8 @@ def rejected(job: Attempted, error: M2AsyncError) -> Rejected:
     return Rejected(key=job.key, request=job.request, attempts=job.attempts, error=error)
 
 
-def unknown(job: Attempted, error: CallError, candidates: tuple[str, ...] = ()) -> Unknown:
+def unknown(job: Attempted, error: CallError, candidates: tuple[str, ...] = (), *, before: bool = False) -> Unknown:
     """Make the outcome of a job of which it is not known whether it was started."""
-    return Unknown(key=job.key, request=job.request, attempts=job.attempts, error=error, candidates=candidates)
+    return Unknown(
+        key=job.key, request=job.request, attempts=job.attempts, before=before, error=error, candidates=candidates
+    )

@@ -6,19 +6,26 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from m2async.pacing import Pacer, RetryBudget
+from m2async.errors import CallError
+from m2async.events import Events
+from m2async.pacing import Pacer, RetryBudget, RetryPolicy, wait_before_resend
 from m2async.submitting.intake import Submission
+from m2async.submitting.tokens import Tokens
 
 
 class Resends:
     """Keeps jobs until they may be sent again; `requeue` is given each of them then.
 
-    `rate` tells how fast calls are paced, in calls a second.
+    `tokens` tell how fast calls are paced, and how time goes by but for pauses.
     """
 
-    def __init__(self, requeue: Callable[[Submission], None], rate: Callable[[], float | None]) -> None:
+    def __init__(
+        self, requeue: Callable[[Submission], None], tokens: Tokens, policy: RetryPolicy, events: Events
+    ) -> None:
         self._requeue = requeue
-        self._rate = rate
+        self._tokens = tokens
+        self._policy = policy
+        self._events = events
         self._timers: dict[Submission, asyncio.TimerHandle] = {}
         self._line: deque[Submission] = deque()
         self._successes = 0  # that the budget was not told of yet
@@ -26,9 +33,14 @@ class Resends:
         self._budget = RetryBudget()
         self._pacer = Pacer(self._budget)
 
-    def after(self, seconds: float, job: Submission, *, by_budget: bool) -> None:
-        """Let a job wait; with `by_budget` it then gets into the line for the budget."""
-        self._timers[job] = asyncio.get_running_loop().call_later(seconds, self._due, job, by_budget)
+    def after(self, job: Submission, error: CallError) -> None:
+        """Let a job wait after an attempt that failed; if that may have started it, then in line for the budget."""
+        if not job.failures:
+            job.failed_at = self._tokens.pause.working_time()
+        job.failures += 1
+        wait = wait_before_resend(self._policy, job.failures, error)
+        self._events.retry(job.key, job.request, error, job.attempts, wait)
+        self._timers[job] = asyncio.get_running_loop().call_later(wait, self._due, job, error.may_have_started)
 
     def by_budget(self, job: Submission) -> None:
         """Put a job into the line for the budget."""
@@ -56,7 +68,7 @@ class Resends:
                 self._arrived.clear()
                 await self._arrived.wait()
             now = asyncio.get_running_loop().time()
-            self._budget.paced_at(self._rate(), now)
+            self._budget.paced_at(self._tokens.rate, now)
             self._budget.succeeded(now, self._successes)
             self._successes = 0
             await self._pacer.acquire()

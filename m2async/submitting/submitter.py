@@ -4,24 +4,24 @@ A request goes through a queue to one of a fixed number of workers. It takes a t
 sent, it is sent once, and the ledger notes the answer. From that follows whether the job has ended, stops the rest, or
 is set aside and comes back to the queue later: because it is sent again (resends.py), waits for its application
 (circuits.py), is looked for among the service's executions (certainty/doubts.py), or waits for another of its name
-(lanes.py). What follows from a failure is decided in consequences.py.
+(lanes.py). What follows from a failure is decided in consequences.py, and told by feedback.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from types import TracebackType
-from typing import Any, Protocol, Self, assert_never, cast
+from typing import Any, Self, assert_never
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from structlog.typing import FilteringBoundLogger
 
-from m2async.certainty import Adopted, Ambiguous, Decision, Doubts, ListsExecutions, NotStarted, OnUnknown, verdict
+from m2async.certainty import Adopted, Ambiguous, Decision, Doubts, NotStarted, OnUnknown, StartedTogether
 from m2async.errors import (
     CallCancelledError,
     CallError,
@@ -29,41 +29,35 @@ from m2async.errors import (
     M2ServiceException,
     NotSentError,
     SubmissionStoppedError,
-    ThrottlingException,
+    WrongEventLoopError,
 )
 from m2async.events import Events
-from m2async.ledger import (
-    IllegalTransitionError,
-    Ledger,
-    LedgerError,
-    ManifestChangedError,
-    Run,
-    open_ledger,
-)
-from m2async.pacing import Pacer, RetryPolicy, TokenBucket, wait_before_resend
-from m2async.service import StartBatchJob, StartBatchJobResponse
+from m2async.ledger import IllegalTransitionError, Ledger, LedgerError, ManifestChangedError, Run
+from m2async.loops import Home
+from m2async.pacing import Pacer, RetryPolicy, TokenBucket
+from m2async.service import SENDING, Sending, StartBatchJob, StartBatchJobResponse
 from m2async.submitting.circuits import Circuits
-from m2async.submitting.consequences import Consequence, Failures, Step, consequence
-from m2async.submitting.endings import Endings
-from m2async.submitting.intake import Caller, Request, Submission, SubmissionStream, SubmittedJobs
-from m2async.submitting.lanes import Lanes
+from m2async.submitting.consequences import Consequence, Step
+from m2async.submitting.endings import Endings, UnwantedError
+from m2async.submitting.entering import enter_run
+from m2async.submitting.feedback import Feedback
+from m2async.submitting.intake import Caller, HeldJobs, JobStream, Request, Submission, SubmittedJobs
+from m2async.submitting.lanes import Lanes, NotYetError
+from m2async.submitting.leftovers import Leftovers
+from m2async.submitting.options import check_numbers, checked_certainty, checked_on_unknown
 from m2async.submitting.outcomes import Outcome
-from m2async.submitting.recording import Recording
+from m2async.submitting.recording import Recording, until_the_ledger_fails
 from m2async.submitting.resends import Resends
+from m2async.submitting.sender import Sender, StartsBatchJobs
+from m2async.submitting.standing import WatchedSubmitter
+from m2async.submitting.steering import Steering
 from m2async.submitting.tokens import Tokens
+from m2async.submitting.under_way import CallsUnderWay
 
-_OF_ONE_JOB = (IllegalTransitionError, ManifestChangedError)
-"""Ledger errors that concern one job only: its key is in flight, or was used for another request."""
-
-
-class StartsBatchJobs(Protocol):
-    """What a submitter needs of a client; M2Client is one."""
-
-    def start_batch_job(self, request: StartBatchJob, /) -> Awaitable[StartBatchJobResponse]:
-        """Send the request once, or raise the CallError that says what became of it."""
+_OF_ONE_JOB = (IllegalTransitionError, ManifestChangedError)  # its key is in flight, or another request's
 
 
-class Submitter:
+class Submitter(WatchedSubmitter):
     """Starts batch jobs in bulk: paced, sent again where that is safe, each with an outcome.
 
     Arguments:
@@ -83,17 +77,22 @@ class Submitter:
             for its execution: it is started, or surely not and sent again, or else unknown. "hold", the
             default without one, reports it as unknown. "resend" sends it again, which can start it twice.
         settle: seconds after which the service's list shows an execution, and nothing starts late any more.
-        exact: at most one start per application and job is unanswered at once, so that it can always be told
-            what became of it; jobs of the same name then wait for each other.
+        certainty: how sure it is to be what became of each job, with on_unknown="adopt": "careful", the default, for
+            at most one in a thousand unknown; another share above 0 and below 1, such as 0.01 or "1%"; "exact" for one
+            job of a name at once, which goes with any on_unknown; "fast" where nothing waits. Jobs of a name wait for
+            each other as far as that needs.
+        exact: short for certainty="exact".
         retry: how long the attempts of one job go on.
         grace: seconds that the calls under way get to be answered when the submitter is left early;
             what is still open then is unknown.
+        start_anyway: send although the service shows executions of the run's jobs that the ledger does not explain.
         logger: a structlog logger to use instead of the host's pipeline.
         log_params: whether log events hold the jobs' parameters and the names of their secrets.
 
-    Use it as an async context manager; it leaves no task behind. It stops by itself when the service
-    denies access or does not accept the credentials, when no connection can be made, or when the ledger cannot
-    be written: every further job would meet the same. Jobs that were not sent then end in a
+    Use it as an async context manager; it leaves no task behind. Entering it raises SentElsewhereError if the run
+    was sent to another endpoint, region or account before, and UnexplainedExecutionsError. It stops by itself when
+    the service denies access or does not accept the credentials, when no connection can be made, or when the ledger
+    cannot be written: every further job would meet the same. Jobs that were not sent then end in a
     SubmissionStoppedError. A job whose application does not exist or does not run holds that application's
     jobs: after a pause one of them goes as a probe. If that goes on for `retry.hold` seconds, they are Rejected;
     with no attempt those that were not sent.
@@ -114,48 +113,55 @@ class Submitter:
         run: str | Run = "default",
         on_unknown: OnUnknown | None = None,
         settle: float = 5.0,
+        certainty: str | float | None = None,
         exact: bool = False,
         retry: RetryPolicy | None = None,
         grace: float = 10.0,
+        start_anyway: bool = False,
         logger: FilteringBoundLogger | None = None,
         log_params: bool = False,
     ) -> None:
-        on_unknown = on_unknown or ("hold" if ledger is None else "adopt")
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
-        if on_unknown not in {"adopt", "hold", "resend"}:
-            raise ValueError(f"on_unknown must be 'adopt', 'hold' or 'resend', not {on_unknown!r}")
-        if on_unknown == "adopt" and ledger is None:
-            raise ValueError("on_unknown='adopt' goes with a ledger, which is not given")
-        if settle < 0:
-            raise ValueError(f"settle must not be negative, not {settle}")
+        check_numbers(concurrency, settle)
+        on_unknown = checked_on_unknown(on_unknown, has_ledger=ledger is not None)
+        super().__init__()
         self._client = client
+        self._sender = Sender(client)
         self._tokens = Tokens(
             rate=rate, burst=burst, adaptive=adaptive, pacer=pacer, weight=weight, buckets=application_buckets or {}
         )
         self._concurrency = concurrency
         self._ledger = ledger
         self._run = run
-        self._on_unknown: OnUnknown = on_unknown
+        self._on_unknown = on_unknown
         self._settle = settle
-        self._lanes = Lanes() if exact else None
+        self._lanes = Lanes(
+            checked_certainty(certainty, on_unknown, exact=exact),
+            settle=settle if on_unknown == "adopt" else None,
+            apart=self._apart,
+            requeue=self._requeue,
+        )
         self._policy = retry or RetryPolicy()
-        self._grace = grace
+        self._under_way = CallsUnderWay(grace)
+        self._start_anyway = start_anyway
         self._events = Events(logger=logger, log_params=log_params)
         self._endings = Endings(self._events)
         self._recording = Recording(None)
         self._doubts: Doubts[Submission] | None = None
-        self._resends = Resends(self._requeue, lambda: self.rate)
+        self._resends = Resends(self._requeue, self._tokens, self._policy, self._events)
+        self._leftovers = Leftovers()
+        self._steering: Steering | None = None
         self._circuits = Circuits(
             hold=self._policy.hold, probe=self._policy.probe, requeue=self._requeue, give_up=self._give_up
         )
+        self._feedback = Feedback(
+            self._tokens, self._lanes, self._resends, self._circuits, policy=self._policy, on_unknown=on_unknown
+        )
         self._queue: asyncio.Queue[Submission] = asyncio.Queue()
         self._tasks: TaskGroup | None = None
-        self._calls_under_way: set[anyio.CancelScope] = set()
-        self._service_answered = False
-        self._ended_by: M2AsyncError | None = None
+        self.warnings: Sequence[str] = ()  # what is to be known of the run that was opened
 
     async def __aenter__(self) -> Self:
+        self._home = Home("the submitter")
         async with contextlib.AsyncExitStack() as stack:
             if self._ledger is not None:
                 await self._open_ledger(stack, self._ledger)
@@ -167,6 +173,8 @@ class Submitter:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        if self._home.is_forked:  # what is left here is another process's, which goes on with it
+            return None
         self.stop("the submitter was left before the job was sent")
         try:
             return await self._host.__aexit__(kind, exc, traceback)
@@ -179,8 +187,8 @@ class Submitter:
         """Start one job and wait for its outcome.
 
         `key` names the job in logs, in the ledger and in the outcome; without a ledger it is by default the
-        job's name. A caller that is cancelled while the call is under way gets no outcome, but it is logged
-        and written.
+        job's name. A caller that is cancelled before its job was sent takes it back: it is not started. One that is
+        cancelled while the call is under way gets no outcome, but it is logged and written.
 
         Raises SubmissionStoppedError if the submitter stopped or was left, and the job was not started. With a
         ledger also ManifestChangedError if the key is another request's, and IllegalTransitionError if a job of
@@ -189,32 +197,38 @@ class Submitter:
         if key is None and self._ledger is not None:
             raise ValueError("with a ledger, a job needs a key: it is what tells a repetition from another job")
         caller = Caller()
-        self._put(Submission(request.job.name if key is None else key, request, caller))
+        self._put(Submission(request.job.name if key is None else str(key), request, caller))
         return await caller.outcome
 
     def submit_many(self, requests: Iterable[Request] | AsyncIterable[Request]) -> SubmittedJobs:
         """Start many jobs, and iterate over their outcomes in the order in which they end.
 
-        `requests` is an iterable or async iterable of requests, of (key, request) pairs or of the ledger's
-        rows, read no further ahead than the workers need; without a key, a request's number counted from
-        1 is its key. A plain iterable is read in the event loop: it should not block.
+        `requests` is an iterable or async iterable of requests, (key, request) pairs or a ledger's rows, read no
+        further ahead than the workers need; a plain one is read in the event loop, and should not block. Without a
+        key a request is called by its number. With a ledger, the nth of equal requests without keys in a call is the
+        nth that the run has, whatever their order; it is started if there is none.
 
         The iteration raises what reading `requests` raised, and SubmissionStoppedError if the
         submitter stopped, after the outcomes of what was sent.
         """
-        return SubmissionStream(
+        stream = JobStream(
             requests, ahead=3 * self._concurrency, put=self._put, spawn=self._spawn, stop_error=self._stop_error
         )
+        return HeldJobs(stream)
 
     def stop(self, reason: str) -> None:
-        """Send nothing more; calls under way get the grace to be answered.
+        """Send nothing more; calls under way get the grace to be answered, from their first byte on.
 
         What was not sent ends in a SubmissionStoppedError that holds the reason.
         """
+        self._home.check()
         self._end(NotSentError(reason))
-        deadline = anyio.current_time() + self._grace
-        for call in self._calls_under_way:
-            call.deadline = min(call.deadline, deadline)
+        self._under_way.end()
+
+    async def look_for_others(self) -> Sequence[str]:
+        """Look for what others started since the run was made: it is logged and noted. Gives what was not looked at."""
+        entered = self._entered
+        return [] if entered is None else await entered.look_for_others(self._client, self._events, settle=self._settle)
 
     def set_rate(self, rate: float, burst: float = 1.0) -> None:
         """Pace by another rate and burst from now on; whoever shares the pacer is paced so too.
@@ -235,26 +249,6 @@ class Submitter:
         """End a pause."""
         self._tokens.pause.end()
         self._circuits.unpause()
-
-    @property
-    def rate(self) -> float | None:
-        """The calls a second that are sent at most at present; None for no limit."""
-        return self._tokens.rate
-
-    @property
-    def found_rate(self) -> float | None:
-        """The quota that throttling showed, in calls a second; None if there was none, or not enough."""
-        return self._tokens.found_rate
-
-    @property
-    def held(self) -> Mapping[str, tuple[CallError, int]]:
-        """The applications that are not called at present: what they answer, and how many jobs wait for each."""
-        return self._circuits.held
-
-    @property
-    def stopped_by(self) -> M2AsyncError | None:
-        """What made it send nothing more, or None while it goes on."""
-        return self._ended_by
 
     # A job's way
 
@@ -280,41 +274,59 @@ class Submitter:
                     raise
                 except SubmissionStoppedError:
                     self._interrupted(job)
+                except UnwantedError:
+                    self._drop(job)
+                except WrongEventLoopError as error:  # of the pacer or the ledger
+                    self._stop(error)
+                    self._interrupted(job)
                 except _OF_ONE_JOB as error:
                     self._circuits.unanswered(job)
                     job.failed(error)
-                    self._leave_lane(job)
 
     def _interrupted(self, job: Submission) -> None:
         """End a job that waited for its first or next attempt, or to be found, when the submitter ended."""
+        job = self._leftovers.waiting(job)
         if job.in_doubt is None:
             job.stopped(self._stop_error())
         else:
             job.ended(self._endings.unknown(job, job.in_doubt))
 
+    def _drop(self, job: Submission) -> None:
+        """Send a job no more that nobody waits for; what may have been started is told all the same."""
+        self._circuits.unanswered(job)
+        self._lanes.leave(job)
+        if job.in_doubt is not None:
+            self._endings.unknown(job, job.in_doubt)
+
     async def _take_on(self, job: Submission, scope: anyio.CancelScope) -> None:
         """Run a job until it has an outcome or must wait."""
-        if self._lanes is not None and not self._lanes.enter(job):
-            return
+        if not job.is_wanted():
+            raise UnwantedError
         outcome: Outcome | None = None
         if not job.is_entered:
-            if job.results.abandoned:
-                self._leave_lane(job)
-                return
             job.begin()
             outcome = await self._enter(job)
             job.is_entered = True
             if outcome is None and job.in_doubt is not None and self._on_unknown != "resend":
-                outcome = self._look_for(job, job.in_doubt)
+                outcome = self._look_for(job, job.in_doubt, None if job.row is None else job.row.ended_at)
                 if outcome is None:
+                    self._lanes.look_for(job)
                     return
-        if outcome is None:
-            job.admitted_at = asyncio.get_running_loop().time()
-            if not self._circuits.admit(job):
-                return
-            outcome = await self._attempt(job, scope)
         if outcome is not None:
             self._end_job(job, outcome)
+        elif self._lanes.enter(job):
+            must_wait = False
+            try:
+                job.admitted_at = asyncio.get_running_loop().time()
+                if self._circuits.admit(job) and (outcome := await self._attempt(job, scope)) is not None:
+                    self._end_job(job, outcome)
+            except NotYetError:
+                must_wait = True
+                self._circuits.unanswered(job)
+            finally:
+                self._lanes.leave(job)
+            if must_wait:
+                self._lanes.wait(job)
 
     async def _enter(self, job: Submission) -> Outcome | None:
         """See what the ledger knows of a job from an earlier run of the program: one that is started is not sent."""
@@ -325,7 +337,6 @@ class Submitter:
 
     def _end_job(self, job: Submission, outcome: Outcome) -> None:
         """Give a job its outcome once that is durable; the worker goes on meanwhile."""
-        self._leave_lane(job)
         self._recording.when_written(job, partial(self._durable, job, outcome))
 
     def _durable(self, job: Submission, outcome: Outcome, error: LedgerError | None) -> None:
@@ -333,95 +344,81 @@ class Submitter:
             self._stop(error)
         job.ended(outcome)
 
-    def _leave_lane(self, job: Submission) -> None:
-        following = None if self._lanes is None else self._lanes.leave(job)
-        if following is not None:
-            self._requeue(following)
-
     async def _attempt(self, job: Submission, scope: anyio.CancelScope) -> Outcome | None:
         """Take a token, note the intent, send the request once, and draw the consequence."""
-        await self._tokens.take(job)
-        await self._intend(job)
-        while self._tokens.pause.active:  # it began while the intent was written
-            self._recording.not_sent(job)
-            await self._tokens.take(job)
-            await self._intend(job)
-        answer = await self._call(job, scope)
+        await self._get_ready(job)
+        while not self._may_begin(job) or (answer := await self._call(job, scope)) is None:  # as in a pause
+            self._withdraw(job)
+            await self._get_ready(job)
         if isinstance(answer, Consequence):
             return self._follow(job, answer)
-        if self._doubts is not None:
-            self._doubts.started(answer.execution_id, job.request.job)
+        if self._doubts is not None and job.row is not None:
+            self._doubts.answered(job.request.application_id, job.row.number)
         return self._endings.started(job, answer.execution_id, answer.request_id)
 
-    async def _intend(self, job: Submission) -> None:
-        """Have it written that the attempt comes, before its first byte goes.
-
-        If the submitter ends or is cancelled meanwhile, nothing is sent, and that is written too.
-        """
-        if self._ended_by is not None:
-            raise self._stop_error()
+    async def _get_ready(self, job: Submission) -> None:
+        """Take a token, and have it written that the attempt comes; if then it must not, that is written too."""
+        has_turn = await self._tokens.take(job, partial(self._lanes.may_send, job))
+        self._home.check()
+        if not self._may_be_sent(job):
+            self._tokens.give_back(job)
+            raise UnwantedError() if self._ended_by is None else self._stop_error()
+        if not has_turn:
+            raise NotYetError
         job.attempts += 1
+        job.not_after = self._sender.latest_date()
         try:
             await self._recording.intend(job)
         except LedgerError as error:
             job.attempts -= 1
             raise self._ledger_refused(error) from error
         except asyncio.CancelledError:
-            self._recording.not_sent(job)
+            self._withdraw(job)
             raise
-        if self.stopped_by is not None:  # meanwhile
-            self._recording.not_sent(job)
-            raise self._stop_error()
 
-    async def _call(self, job: Submission, scope: anyio.CancelScope) -> StartBatchJobResponse | Consequence:
-        """Send the request and write the answer, where no cancellation reaches but the deadline that `stop` sets.
+    def _may_be_sent(self, job: Submission) -> bool:
+        return self._ended_by is None and job.is_wanted()
 
-        `scope` is the worker's own; past that deadline it stays cancelled, and ends the worker.
+    def _may_begin(self, job: Submission) -> bool:
+        """Whether its first byte may go now: asked before the call, and by the client when that is about to go."""
+        return not self._tokens.pause.active and self._may_be_sent(job)
+
+    def _withdraw(self, job: Submission) -> None:
+        """Write that an attempt that was intended does not come, and leave its token to another."""
+        self._recording.not_sent(job)
+        self._tokens.give_back(job)
+
+    async def _call(self, job: Submission, scope: anyio.CancelScope) -> StartBatchJobResponse | Consequence | None:
+        """Send the request and write the answer, where no cancellation reaches but that of `stop`.
+
+        Gives None if it was held back. `scope` is the worker's own; once cancelled it stays so, and ends the worker.
         """
         answer: StartBatchJobResponse | Consequence | None = None
-        scope.shield = True
-        self._calls_under_way.add(scope)
+        sending = Sending(partial(self._may_begin, job))
+        SENDING.set(sending)
+        self._under_way.add(scope, sending)
         try:
             try:
-                answer = await self._client.start_batch_job(job.request)
+                answer = await self._sender.send(job.to_send, job.not_after)
             except CallError as error:
-                answer = self._failed(job, error)
+                held_back = sending.was_held_back or not self._may_be_sent(job)
+                if not held_back or sending.has_begun is not False or isinstance(error, M2ServiceException):
+                    answer = self._feedback.failed(job, error)
             else:
-                self._succeeded(job)
-            await self._write_answer(job, answer)
+                self._feedback.succeeded(job)
+            if answer is not None:
+                await self._write_answer(job, answer)
         except asyncio.CancelledError:
             if not scope.cancel_called:
                 raise
         finally:
-            self._calls_under_way.discard(scope)
-            scope.shield = False
+            self._under_way.remove(scope)
         if answer is None:
-            answer = self._failed(job, CallCancelledError("the submitter was left before an answer came"))
+            if sending.has_begun is False:
+                return None
+            answer = self._feedback.failed(job, CallCancelledError("the submitter was left before an answer came"))
             self._recording.failed(job, answer.error, again=False)
         return answer
-
-    def _succeeded(self, job: Submission) -> None:
-        """Let the pacing, the budget and the application's circuit know of a start."""
-        self._service_answered = True
-        self._tokens.succeeded(job)
-        self._resends.succeeded()
-        self._circuits.answered(job)
-
-    def _failed(self, job: Submission, error: CallError) -> Consequence:
-        """Decide what follows from a failed attempt, and let the pacing and the application's circuit know of it."""
-        if error.may_have_started:
-            job.in_doubt = error
-            job.sends_in_doubt += 1
-        self._service_answered |= not isinstance(error, NotSentError)
-        seconds = self._tokens.pause.working_time() - job.failed_at if job.failures else 0.0
-        failures = Failures(job.in_doubt is not None, job.sends_in_doubt, seconds, self._service_answered)
-        what_follows = consequence(error, verdict(error, job.request, self._on_unknown), failures, self._policy)
-        self._tokens.failed(job, error)
-        if isinstance(error, ThrottlingException) or not isinstance(error, M2ServiceException):
-            self._circuits.unanswered(job)
-        elif not what_follows.holds_application:
-            self._circuits.answered(job)
-        return what_follows
 
     async def _write_answer(self, job: Submission, answer: StartBatchJobResponse | Consequence) -> None:
         """Write an answer into the ledger, and wait for it where the job or its lane must not go on before.
@@ -433,7 +430,7 @@ class Submitter:
                 await self._recording.failed(job, answer.error, again=answer.may_be_tried_again)
             else:
                 self._recording.started(job, answer)
-                if self._lanes is not None and job.written is not None:
+                if self._lanes.waits_for_writing and job.written is not None:
                     await job.written
         except LedgerError as error:
             self._stop(error)
@@ -459,24 +456,18 @@ class Submitter:
             case Step.SEND_AGAIN | Step.HOLD if self._ended_by is not None:
                 self._interrupted(job)
             case Step.SEND_AGAIN:
-                self._send_again(job, error)
+                self._resends.after(job, error)
             case Step.HOLD:
                 self._circuits.refused(job, error)
             case _:
                 assert_never(what_follows.step)
         return None
 
-    def _send_again(self, job: Submission, error: CallError) -> None:
-        """Set a job aside until its next attempt."""
-        if not job.failures:
-            job.failed_at = self._tokens.pause.working_time()
-        job.failures += 1
-        wait = wait_before_resend(self._policy, job.failures, error)
-        self._events.retry(job.key, job.request, error, job.attempts, wait)
-        self._resends.after(wait, job, by_budget=error.may_have_started)
-
     def _give_up(self, job: Submission, error: CallError) -> None:
         """End a job whose application refused it, or would have, for too long."""
+        if not job.is_wanted():
+            self._drop(job)
+            return
         if job.attempts:
             self._write_given_up(job)
         self._end_job(job, self._endings.rejected(job, error))
@@ -487,41 +478,48 @@ class Submitter:
         except LedgerError as error:
             self._stop(error)
 
-    def _look_for(self, job: Submission, error: CallError) -> Outcome | None:
-        """Set a job aside until its execution is looked for, or leave it unknown."""
+    def _look_for(self, job: Submission, error: CallError, ended_at: float | None = None) -> Outcome | None:
+        """Set a job aside until its execution is looked for, or leave it unknown; it was in doubt at `ended_at`."""
         if self._doubts is None or job.row is None or self._ended_by is not None:
+            self._lanes.decided(job, goes_again=False)
             return self._endings.unknown(job, error)
         job.set_aside()
-        self._doubts.park(job, job.request.application_id, job.row.number)
+        if not self._leftovers.take_over(job):
+            self._doubts.park(job, job.request.application_id, job.row.number, ended_at=ended_at)
         return None
 
     async def _decided(self, decisions: Sequence[tuple[Submission, Decision]]) -> None:
         """Go on with jobs that were looked for; what was found is written for all of them together."""
         with anyio.CancelScope(shield=True):  # what was found is written and told, then may anything end
-            await asyncio.gather(*(self._carry_out(job, decision) for job, decision in decisions))
+            await asyncio.gather(*(self._carry_out(self._leftovers.waiting(job), found) for job, found in decisions))
 
     async def _carry_out(self, job: Submission, decision: Decision) -> None:
         """Have it written what was found, and end the job with it, or have it sent again."""
         error = job.in_doubt
         assert error is not None  # noqa: S101 - only such jobs are looked for
         try:
-            await self._recording.decided(job, decision)
+            decision = await self._recording.decided(job, decision)
         except LedgerError as failure:
             self._stop(failure)
             self._interrupted(job)
             return
+        self._lanes.decided(job, goes_again=isinstance(decision, NotStarted))
         match decision:
-            case Adopted():
-                self._end_job(job, self._endings.started(job, decision.execution_id, adopted=True))
+            case Adopted() | StartedTogether():
+                self._end_job(job, self._endings.found(job, decision))
             case Ambiguous():
                 self._end_job(job, self._endings.unknown(job, error, tuple(decision.candidates)))
             case NotStarted():
                 job.in_doubt = None
-                if self._ended_by is not None:
+                if job.results.abandoned:
+                    self._lanes.leave(job)
+                    self._events.not_started(job.key, job.request, job.attempts)
+                elif self._ended_by is not None:
                     self._interrupted(job)
                 elif job.sends_in_doubt <= self._policy.resends:
                     self._resends.by_budget(job)
                 else:
+                    self._lanes.leave(job)
                     self._give_up(job, error)
 
     def _ledger_refused(self, error: LedgerError) -> M2AsyncError:
@@ -552,16 +550,20 @@ class Submitter:
         return SubmissionStoppedError(self._ended_by or NotSentError("the submitter was cancelled"))
 
     async def _open_ledger(self, stack: contextlib.AsyncExitStack, given: str | PathLike[str] | Ledger) -> None:
-        ledger = given if isinstance(given, Ledger) else await stack.enter_async_context(open_ledger(given))
-        run = self._run
-        if not isinstance(run, Run):
-            run = await stack.enter_async_context(await ledger.open_run(run))
-        self._recording = Recording(run)
-        if self._on_unknown == "adopt":
-            lister, failed = cast("ListsExecutions", self._client), self._events.reconcile_failed
-            self._doubts = Doubts(
-                lister, ledger, run.info.id, settle=self._settle, decided=self._decided, failed=failed
-            )
+        entered = await enter_run(
+            stack, self._client, given, self._run, self._events,
+            settle=self._settle, start_anyway=self._start_anyway, on_unknown=self._on_unknown,
+        )  # fmt: skip
+        run, self.warnings, self._entered = entered.run, entered.warnings, entered
+        if run is not self._run:  # else whoever opened it heeds what it is told
+            self._steering = Steering(run, self, stop=self.stop)
+            await self._steering.begin()
+        self._recording = Recording(run, clock_offset=lambda: getattr(self._client, "clock_offset", None))
+        if self._on_unknown == "adopt" and hasattr(self._client, "list_batch_job_executions"):
+            self._doubts = entered.doubts(self._client, self._decided, self._events, settle=self._settle)
+            await self._leftovers.hold(run, self._lanes, settle=self._settle)
+        if not run.info.planned:  # else the same manifest brings its rows again
+            await self._leftovers.look_for(run, self._doubts, self._events)
 
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
         """Run the workers, and the feeders of `submit_many`, until `_end` cancels them."""
@@ -571,21 +573,23 @@ class Submitter:
                 tasks.start_soon(self._work)
             tasks.start_soon(self._resends.run)
             if self._doubts is not None:
-                tasks.start_soon(self._look_for_jobs, self._doubts)
+                tasks.start_soon(until_the_ledger_fails, self._doubts.run, self._stop)
+                tasks.start_soon(until_the_ledger_fails, self._doubts.learn, self._stop)
+            if self._steering is not None:
+                tasks.start_soon(self._steering.follow)
             task_status.started()
         with anyio.CancelScope(shield=True):
             await self._recording.all_written()
 
-    async def _look_for_jobs(self, doubts: Doubts[Submission]) -> None:
-        try:
-            await doubts.run()
-        except LedgerError as error:
-            self._stop(error)
-
     def _spawn(self, feed: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._check_open().start_soon(feed)
 
+    def _apart(self, application_id: str) -> float | None:
+        return None if self._doubts is None else self._doubts.apart(application_id)
+
     def _check_open(self) -> TaskGroup:
+        if self._tasks is not None:
+            self._home.check()
         if self._ended_by is not None:
             raise self._stop_error()
         if self._tasks is None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
-from m2async.errors import CallError, M2ServiceException, ThrottlingException
+from m2async.errors import CallError, M2ServiceException, ThrottlingException, WrongEventLoopError
 from m2async.pacing import AdaptiveRate, Flow, Pacer, TokenBucket
 from m2async.submitting.intake import Submission
 from m2async.submitting.pause import Pause
@@ -55,33 +56,61 @@ class Tokens:
         else:
             self._pacer.set_rate(rate, burst)
 
-    async def take(self, job: Submission) -> None:
-        """Wait for the token of a job's next attempt; a pause is waited out first, and holds none back from others."""
+    async def take(self, job: Submission, may_send: Callable[[], bool]) -> bool:
+        """Wait for the token of a job's next attempt; a pause is waited out first.
+
+        `may_send` is asked when the turn comes. Where it says no, and for a job that nobody waits for any more, there
+        is no token: gives False then.
+        """
         pacer = self._pacer
         if pacer is None:
             if self.pause.active:
                 await self.pause.over()
-            return
+            return may_send()
         own = self._buckets.get(job.request.application_id)
-        job.grant = pacer.try_acquire(own=own) or await pacer.acquire(flow=self._flow, own=own)
-        while self.pause.active:
+        job.grant = pacer.try_acquire(own=own)
+        if job.grant is not None and not may_send():
+            pacer.give_back(job.grant, own=own)
+            job.grant = None
+            return False
+
+        def is_wanted() -> bool:
+            return job.is_wanted() and may_send()
+
+        if job.grant is None:
+            job.grant = await pacer.acquire_if(is_wanted, flow=self._flow, own=own)
+        while self.pause.active and job.grant is not None:
             pacer.give_back(job.grant, own=own)
             await self.pause.over()
-            job.grant = await pacer.acquire(flow=self._flow, own=own)
+            job.grant = await pacer.acquire_if(is_wanted, flow=self._flow, own=own)
+        return job.grant is not None
+
+    def give_back(self, job: Submission) -> None:
+        """Give back the token of an attempt that does not come."""
+        grant, job.grant = job.grant, None
+        if self._pacer is not None and grant is not None:
+            with _whoever_has_the_pacer_now:
+                self._pacer.give_back(grant, own=self._buckets.get(job.request.application_id))
 
     def succeeded(self, job: Submission) -> None:
         """Let the pacing know of a call that succeeded."""
         if self._pacer is not None and job.grant is not None:
-            self._pacer.answered(job.grant)
+            with _whoever_has_the_pacer_now:
+                self._pacer.answered(job.grant)
 
     def failed(self, job: Submission, error: CallError) -> None:
         """Let the pacing know of a call that failed; only an answer of the service says something of the quota."""
         if self._pacer is None or job.grant is None:
             return
-        if isinstance(error, ThrottlingException):
-            self._pacer.throttled(job.grant, error.retry_after)
-        elif isinstance(error, M2ServiceException):
-            self._pacer.answered(job.grant)
+        with _whoever_has_the_pacer_now:
+            if isinstance(error, ThrottlingException):
+                self._pacer.throttled(job.grant, error.retry_after)
+            elif isinstance(error, M2ServiceException):
+                self._pacer.answered(job.grant)
+
+
+_whoever_has_the_pacer_now = suppress(WrongEventLoopError)
+"""What was sent stays as it is, also where another event loop took the pacer over meanwhile."""
 
 
 def _guarded(rate: float | None, burst: float | None) -> Pacer:

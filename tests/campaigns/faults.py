@@ -84,6 +84,7 @@ class Audit:
 
     states: Counter[str] = field(default_factory=Counter)
     adopted: int = 0
+    together: int = 0  # of the adopted, those that share executions with others
     twice: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -117,12 +118,14 @@ async def audit(
 def _compare(found: Audit, row: LedgerRow, ids: list[str], *, ended: bool) -> None:
     found.states[row.state.label] += 1
     found.adopted += row.adopted
+    found.together += row.state is RowState.STARTED and row.execution_id is None
     if len(ids) > 1:
         found.twice.append(f"{row.key} was started {len(ids)} times: {ids}, and is {row.state.label}")
     match row.state:
         case RowState.STARTED:
-            if row.execution_id not in ids:
-                found.wrong.append(f"{row.key} is started as {row.execution_id}, which of {ids} is none")
+            its = row.candidates if row.execution_id is None else (row.execution_id,)
+            if not {*its} & {*ids}:
+                found.wrong.append(f"{row.key} is started as {its}, which of {ids} is none")
         case RowState.PENDING | RowState.REJECTED:
             if ids:
                 found.lost.append(f"{row.key} was started as {ids}, and is {row.state.label}")
@@ -139,7 +142,8 @@ def audit_lines(found: Audit, ended: Ended, executions: Sequence[Mapping[str, An
     numbers = {execution["executionId"]: f"row-{execution['jobParams']['NUMBER']}" for execution in executions}
     lines = ended.lines
     for line in lines:
-        if line["state"] == "started" and numbers.get(line["execution_id"]) != line["key"]:
+        its = line.get("candidates", [line["execution_id"]])
+        if line["state"] == "started" and line["key"] not in {numbers.get(execution_id) for execution_id in its}:
             found.wrong.append(f"printed: {line}")
     states = Counter(line["state"] for line in lines)
     known = Counter({state: count for state, count in found.states.items() if state != "pending"})

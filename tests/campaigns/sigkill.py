@@ -1,55 +1,52 @@
-"""Kill the command at random moments, start the same command again, and compare the ledger with the truth.
+"""Kill commands at random moments, give the same command again, and compare the ledger with the truth.
 
-    python -m tests.campaigns.sigkill [--kills 200] [--seed N]
+    python -m tests.campaigns.sigkill [COMMAND ...] [--kills 200] [--at-once 4] [--seed N]
 
-Four campaigns side by side, each with so many kills: with distinct and with identical identifiers, each with and
-without `--exact`. The endpoint, which answers every fifth call late, is a process of its own and goes on. A run that
-ends in between is followed by another in the same ledger. Ends with an error if a job was started twice, is lost or has
-another's execution id, if the ledger's file is damaged after a kill, or if `--exact` leaves something unknown.
+Four campaigns kill `submit`: with distinct and with identical identifiers, each with and without `--exact`. The
+endpoint, which answers every fifth call late, is a process of its own and goes on. A run that ends in between is
+followed by another in the same ledger. One campaign each kills the other commands (killed_later.py). By default all are
+run, each with so many kills. Ends with an error if a job was started twice, is lost or has another's execution id, if
+the ledger's file is damaged after a kill, if `--exact` leaves something unknown, or if a command that is given again
+does not come to its right end.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import random
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
 
-from m2async.ledger.sqlite.connection import integrity_problems
 from tests.campaigns.faults import audit, jobs_file, really_started, serving
-from tests.cli.terminal import m2async, running
+from tests.campaigns.killed_later import KILLED_LATER
+from tests.campaigns.killing import KILLED, Campaign
 
 ROWS = 3_000
-AT_WORK = 0.8
-"""The share of kills that come when the command has begun to print, so that it sends; the others come at any time."""
+COMMANDS = ("submit", *KILLED_LATER)
 
 
-class Campaign:
-    """One ledger, and the runs that are killed in it."""
+class KilledSubmit(Campaign):
+    """`submit`: the same command goes on."""
 
-    def __init__(self, folder: Path, seed: int, *, identical: bool, exact: bool, rows: int = ROWS) -> None:
-        self.name = f"{'identical' if identical else 'distinct'}{', exact' if exact else ''}"
-        self.kills = self.killed_at_work = self.resumed = self.runs = self.unknown = self.adopted = self.executions = 0
-        self.problems: list[str] = []
-        self.damages: list[str] = []
-        self._ledger = folder / "ledger.db"
-        self._folder = folder
-        self._seed = seed
+    prints_when_at_work = "stdout"
+
+    def __init__(self, folder: Path, seed: int, kills: int, *, identical: bool, exact: bool, rows: int = ROWS) -> None:
+        self.name = f"submit {'identical' if identical else 'distinct'}{', exact' if exact else ''}"
+        super().__init__(folder, seed, kills)
         self._identical = identical
         self._exact = exact
         self._rows = rows // 6 if identical and exact else rows  # which are started one after the other
-        self._lives = random.Random(f"{seed}/{self.name}")
 
-    async def kill(self, kills: int) -> None:
-        """Kill the command so often, and look into the ledger each time; let the last run come to its end."""
-        async with serving("--seed", str(self._seed), "--fault", "latency=0.2") as url:
-            while self.kills < kills:
+    async def kill(self) -> None:
+        async with serving("--seed", str(self.seed), "--fault", "latency=0.2") as url:
+            while self.goes_on:
                 command = self._next_run()
-                while self.kills < kills and await self._killed(command, url):
+                while self.goes_on and (await self.live(url, *command)).code == KILLED:
                     await self._look(url, ended=False)
                 await self._finish(command, url)
                 await self._look(url, ended=True)
@@ -57,47 +54,27 @@ class Campaign:
     def _next_run(self) -> list[str]:
         first = self.runs * self._rows
         self.runs += 1
-        path = self._folder / f"{self.runs}.csv"
+        path = self.folder / f"{self.runs}.csv"
         jobs_file(path, range(first, first + self._rows), identical=self._identical)
-        options = ["--ledger", str(self._ledger), "--run", str(self.runs), "--settle", "0.3", "--timeout", "2"]
+        options = ["--ledger", str(self.ledger), "--run", str(self.runs), "--settle", "0.3", "--timeout", "2"]
         return ["submit", str(path), *options, "--rate", "100", "-q", *(["--exact"] if self._exact else [])]
-
-    async def _killed(self, command: list[str], url: str) -> bool:
-        """Start the command and kill it a random time later; tells False if it had ended by then."""
-        async with running(*command, url=url) as process:
-            assert process.stdout is not None
-            at_work = self._lives.random() < AT_WORK
-            if at_work:
-                with contextlib.suppress(anyio.EndOfStream):
-                    await process.stdout.receive()
-            with anyio.move_on_after(self._lives.uniform(0.0, 0.8)):
-                async for _ in process.stdout:
-                    pass
-                await process.wait()
-            if process.returncode is not None:
-                return False
-            process.kill()
-        self.kills += 1
-        self.killed_at_work += at_work
-        return True
 
     async def _finish(self, command: list[str], url: str) -> None:
         """Let the run come to its end, with the same command."""
-        await m2async(*command, url=url)
+        await self.to_its_end(url, *command)
         if not self._exact:
-            await m2async(*command, url=url)  # nothing competes any more with what was left unknown
+            await self.to_its_end(url, *command)  # nothing competes any more with what was left unknown
 
     async def _look(self, url: str, *, ended: bool) -> None:
-        if not self._ledger.exists():
+        if not self.ledger.exists():
             return
-        self.damages += integrity_problems(self._ledger)
         executions = await really_started(url)
         self.executions = len(executions)
         last = range((self.runs - 1) * self._rows, self.runs * self._rows)
         own = [execution for execution in executions if int(execution["jobParams"]["NUMBER"]) in last]
         if not own and not ended:
             return  # the run may not be in the ledger yet
-        found = await audit(self._ledger, str(self.runs), own, ended=ended)
+        found = await audit(self.ledger, str(self.runs), own, ended=ended)
         self.problems += found.problems
         if ended:
             self.unknown += found.states["unknown"]
@@ -110,28 +87,58 @@ class Campaign:
             self.resumed += bool(found.states["intent"] or found.states["unknown"])
 
 
-async def campaigns(kills: int, seed: int, folder: Path, *, rows: int = ROWS) -> list[Campaign]:
-    """Run the four campaigns at once."""
+async def campaigns(
+    kills: int,
+    seed: int,
+    folder: Path,
+    commands: Sequence[str] = COMMANDS,
+    *,
+    at_once: int = 4,
+    rows: int = ROWS,
+) -> list[Campaign]:
+    """Run the campaigns of these commands, so many at once; `rows` is for those of `submit`."""
     made: list[Campaign] = []
+
+    def own_folder() -> Path:
+        own = folder / str(len(made))
+        own.mkdir()
+        return own
+
+    if "submit" in commands:
+        for identical, exact in [(False, False), (False, True), (True, False), (True, True)]:
+            made.append(KilledSubmit(own_folder(), seed, kills, identical=identical, exact=exact, rows=rows))
+    for command in commands:
+        if command in KILLED_LATER:
+            made.append(KILLED_LATER[command](own_folder(), seed, kills))
+    limit = anyio.CapacityLimiter(at_once)
+
+    async def run(campaign: Campaign) -> None:
+        async with limit:
+            await campaign.kill()
+
     async with anyio.create_task_group() as tasks:
-        for number, (identical, exact) in enumerate([(False, False), (False, True), (True, False), (True, True)]):
-            own = folder / str(number)
-            own.mkdir()
-            made.append(Campaign(own, seed, identical=identical, exact=exact, rows=rows))
-            tasks.start_soon(made[-1].kill, kills)
+        for campaign in made:
+            tasks.start_soon(run, campaign)
     return made
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--kills", type=int, default=200, help="of each of the four campaigns")
+    arguments.add_argument("commands", nargs="*", metavar="COMMAND", help=f"of {', '.join(COMMANDS)}; by default all")
+    arguments.add_argument("--kills", type=int, default=200, help="of each campaign")
+    arguments.add_argument("--at-once", type=int, default=4, help="how many campaigns run side by side")
     arguments.add_argument("--seed", type=int, default=random.randrange(2**32), help="by default a new one")
     options = arguments.parse_args()
+    if unknown := set(options.commands) - set(COMMANDS):
+        arguments.error(f"no such command: {', '.join(unknown)}")
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        made = anyio.run(campaigns, options.kills, options.seed, Path(folder))
-    widths = (19, 7, 9, 10, 6, 12, 9, 9, 9, 10)
-    heads = ("IDENTIFIERS", "KILLS", "AT WORK", "IN DOUBT", "RUNS", "EXECUTIONS", "ADOPTED", "UNKNOWN", "DAMAGES")
+        made = anyio.run(
+            partial(campaigns, at_once=options.at_once),
+            options.kills, options.seed, Path(folder), options.commands or COMMANDS,
+        )  # fmt: skip
+    widths = (25, 7, 9, 10, 6, 12, 9, 9, 9, 10)
+    heads = ("KILLED", "KILLS", "AT WORK", "IN DOUBT", "RUNS", "EXECUTIONS", "ADOPTED", "UNKNOWN", "DAMAGES")
     print("".join(f"{head:<{width}}" for head, width in zip((*heads, "PROBLEMS"), widths, strict=True)))
     for one in made:
         cells = (

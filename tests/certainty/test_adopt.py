@@ -24,9 +24,11 @@ from m2async.certainty.adopt import (
     ListingWindow,
     Margins,
     NotStarted,
+    StartedTogether,
     decide,
     listing_windows,
 )
+from m2async.certainty.worlds import Worlds
 from m2async.service.requests import FileJob, ScriptJob
 
 EXACT = Margins(resolution=0, uncertainty=0, late=0, vicinity=0)
@@ -103,11 +105,36 @@ def test_one_execution_for_two_attempts_is_neither_s() -> None:
 
 def test_two_executions_for_two_attempts_were_both_started_but_not_known_as_which() -> None:
     # Their parameters may differ, and the service does not show them.
-    attempts = [doubt("a", 10, 20), doubt("b", 12, 22)]
-    assert decide(attempts, [started("x", 15), started("y", 16)], margins=EXACT) == {
-        "a": Ambiguous(("x", "y"), surely_started=True),
-        "b": Ambiguous(("x", "y"), surely_started=True),
-    }
+    attempts = [doubt("b", 12, 22), doubt("a", 10, 20)]
+    both = StartedTogether(("a", "b"), ("x", "y"))
+    assert decide(attempts, [started("y", 16), started("x", 15)], margins=EXACT) == {"a": both, "b": both}
+
+
+def test_those_whose_windows_hang_together_are_a_group_and_others_of_the_name_are_another() -> None:
+    attempts = [doubt("a", 10, 20), doubt("b", 12, 22), doubt("c", 40, 50), doubt("d", 41, 51), doubt("e", 60, 61)]
+    listed = [started(id_, at) for id_, at in (("v", 15), ("w", 16), ("x", 45), ("y", 46))]
+    one, another = StartedTogether(("a", "b"), ("v", "w")), StartedTogether(("c", "d"), ("x", "y"))
+    assert decide(attempts, listed, margins=EXACT) == {
+        "a": one, "b": one, "c": another, "d": another, "e": NotStarted(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("other", "executions"),
+    [
+        (doubt("c", 14, 24), ("x", "y")),  # one of three has started nothing
+        (flight("c", 14), ("x", "y", "z")),  # whose answer tells which is its own
+        (replace(doubt("c", 14, 24), in_doubt=False), ("x", "y", "z")),  # too young, or of another run
+        (doubt("a", 14, 24), ("x", "y", "z")),  # resent: one job was started twice
+        (doubt("c", 500, 501), ("x", "y", "z")),  # somebody else starts this job
+    ],
+)
+def test_who_else_may_have_started_one_of_them_leaves_all_open(other: Attempt[str], executions: Sequence[str]) -> None:
+    attempts = [doubt("a", 10, 20), doubt("b", 12, 22), other]
+    listed = [started(execution_id, 15 + at) for at, execution_id in enumerate(executions)]
+    decisions = decide(attempts, listed, margins=EXACT)
+    assert {type(decisions[id_]) for id_ in "ab" if id_ in decisions} == {Ambiguous}
+    assert set(decide(attempts[:2], listed[:2], margins=EXACT)) == set("ab")
 
 
 def test_more_executions_than_attempts_leave_all_open() -> None:
@@ -130,9 +157,24 @@ def test_a_foreign_execution_nearby_makes_a_lone_match_unclear() -> None:
     }
 
 
-def test_a_foreign_execution_nearby_does_not_make_a_job_started() -> None:
+def test_a_foreign_execution_nearby_makes_a_job_unclear_that_seems_not_started() -> None:
     near = replace(EXACT, vicinity=60)
-    assert decide([doubt("a", 100, 110)], [started("foreign", 111)], margins=near) == {"a": NotStarted()}
+    for at in (40, 99, 111, 170):
+        assert decide([doubt("a", 100, 110)], [started("foreign", at)], margins=near) == {
+            "a": Ambiguous(("foreign",), surely_started=False)
+        }
+    for at in (39, 171):
+        assert decide([doubt("a", 100, 110)], [started("foreign", at)], margins=near) == {"a": NotStarted()}
+
+
+def test_an_execution_nearby_that_is_another_row_s_in_doubt_blocks_nothing() -> None:
+    near = replace(EXACT, vicinity=60)
+    attempts = [doubt("a", 100, 110), doubt("b", 120, 130)]
+    assert decide(attempts, [started("x", 125)], margins=near) == {"a": NotStarted(), "b": Adopted(("x",))}
+    # One of the two is foreign, whichever it is.
+    assert decide(attempts, [started("x", 125), started("y", 126)], margins=near)["a"] == Ambiguous(
+        ("x", "y"), surely_started=False
+    )
 
 
 def test_an_attempt_in_flight_competes_and_is_not_decided() -> None:
@@ -306,33 +348,64 @@ def oracle(
     fewest = min(len(foreign(world)) for world in everything)
     worlds = [world for world in everything if len(foreign(world)) == fewest]
 
+    def unclear_near(own: Sequence[int]) -> list[ListedExecution]:
+        return [
+            execution
+            for execution in unclaimed
+            if any(
+                execution.application_id == attempts[number].application_id
+                and execution.job == attempts[number].job
+                and earliest(attempts[number]) - margins.vicinity <= execution.start_time
+                and execution.start_time <= latest(attempts[number]) + margins.vicinity
+                for number in own
+            )
+            and any(execution in foreign(world) for world in worlds)
+        ]
+
+    def together(number: int) -> StartedTogether | None:
+        """All that exchange executions with an attempt, in whatever worlds, if each has one in every world."""
+        group, size = {number}, 0
+        while len(group) > size:
+            size = len(group)
+            theirs = {world[one] for world in worlds for one in group if one in world and world[one].job is not None}
+            group |= {one for world in worlds for one, execution in world.items() if execution in theirs}
+        of_ids = [attempts[one].id for one in group]
+        if (
+            size > 1
+            and all(one in world and world[one].job is not None for world in worlds for one in group)
+            and all(attempts[one].in_doubt and not unclear_near([one]) for one in group)
+            and all([attempt.id for attempt in attempts].count(id_) == 1 for id_ in of_ids)
+        ):
+            in_order = sorted(theirs, key=lambda execution: (execution.start_time, execution.execution_id))
+            first = sorted(
+                group, key=lambda n: (attempts[n].sent_at, attempts[n].ended_at or 0.0, repr(attempts[n].id))
+            )
+            return StartedTogether(
+                tuple(attempts[one].id for one in first), tuple(execution.execution_id for execution in in_order)
+            )
+        return None
+
     decisions: dict[str, Decision] = {}
     for id_ in dict.fromkeys(attempt.id for attempt in attempts):
         own = [number for number, attempt in enumerate(attempts) if attempt.id == id_]
         if not all(attempts[number].in_doubt for number in own):
             continue
         has = {frozenset(world[number] for number in own if number in world) for world in worlds}
-        unclear = any(
-            execution.application_id == attempts[number].application_id
-            and execution.job == attempts[number].job
-            and earliest(attempts[number]) - margins.vicinity <= execution.start_time
-            and execution.start_time <= latest(attempts[number]) + margins.vicinity
-            for world in worlds
-            for execution in foreign(world)
-            for number in own
-        )
-        if has == {frozenset()}:
-            decisions[id_] = NotStarted()
-        elif len(has) == 1 and not unclear:
+        unclear = unclear_near(own)
+        if len(has) == 1 and not unclear:
             [its] = has
             in_order = sorted(its, key=lambda execution: (execution.start_time, execution.execution_id))
-            decisions[id_] = Adopted(tuple(execution.execution_id for execution in in_order))
+            ids = tuple(execution.execution_id for execution in in_order)
+            decisions[id_] = Adopted(ids) if ids else NotStarted()
+        elif (group := together(own[0])) is not None:
+            decisions[id_] = group
         else:
             candidates = [
                 execution
                 for execution in unclaimed
                 if any(may_have_started(attempts[number], execution) for number in own)
             ]
+            candidates = candidates or unclear
             candidates.sort(key=lambda execution: (execution.job is None, execution.start_time, execution.execution_id))
             sure = not unclear and any(all(number in world for world in worlds) for number in own)
             decisions[id_] = Ambiguous(tuple(execution.execution_id for execution in candidates), surely_started=sure)
@@ -525,6 +598,10 @@ def correct(truth: Truth, decisions: Mapping[int, Decision]) -> int:
             assert decision.execution_ids == (actual,)
         elif isinstance(decision, NotStarted):
             assert actual is None
+        elif isinstance(decision, StartedTogether):
+            assert {truth.execution_of[one] for one in decision.ids if isinstance(one, int)} == {
+                *decision.execution_ids
+            }
         else:
             assert actual is None or actual in decision.candidates
             assert actual is not None or not decision.surely_started
@@ -600,7 +677,7 @@ def test_where_foreign_executions_show_nothing_is_adopted(seed: int) -> None:
     outnumbered = [attempt for attempt in truth.attempts if attempts_of[attempt.job] < 0 and attempt.id in decisions]
     assert outnumbered
     for attempt in outnumbered:
-        assert not isinstance(decisions[attempt.id], Adopted)
+        assert not isinstance(decisions[attempt.id], Adopted | StartedTogether)
     for number, decision in decisions.items():
         if isinstance(decision, NotStarted):
             assert number not in truth.execution_of
@@ -615,7 +692,7 @@ def lines_run(attempts: list[Attempt[int]], executions: list[ListedExecution]) -
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal lines
-        if frame.f_code.co_filename != decide.__code__.co_filename:
+        if frame.f_code.co_filename not in {decide.__code__.co_filename, Worlds.__init__.__code__.co_filename}:
             return None
         lines += event == "line"
         return trace
@@ -661,7 +738,7 @@ def test_thousands_of_attempts_for_one_job(
     attempts, executions = shape(5_000)
     decisions = decide(attempts, executions)
     assert len(decisions) == 5_000
-    assert all(isinstance(decision, Ambiguous) for decision in decisions.values())
+    assert all(isinstance(decision, Ambiguous | StartedTogether) for decision in decisions.values())
 
 
 def test_a_long_chain_is_decided_from_its_end() -> None:

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 
-from m2async.certainty.adopt import Adopted, Ambiguous, Decision, NotStarted
+from m2async.certainty.adopt import Adopted, Ambiguous, Decision, NotStarted, StartedTogether
 from m2async.certainty.doubts import Doubts, write_decision
 from m2async.errors import CallError, ThrottlingException
-from m2async.ledger import Ledger, RowState, Run, open_ledger
+from m2async.ledger import ForeignExecution, Ledger, RowState, Run, open_ledger
 from m2async.service import BatchJobExecution
 from tests.ledger.samples import APPLICATION, planned, request
 
@@ -47,6 +47,7 @@ class Told:
     def __init__(self) -> None:
         self.decisions: dict[str, Decision] = {}
         self.failed: list[str] = []
+        self.foreign: list[tuple[str, str, str, float]] = []
 
     async def decided(self, decisions: Sequence[tuple[str, Decision]]) -> None:
         self.decisions.update(decisions)
@@ -62,10 +63,11 @@ def doubts(service: Service, ledger: Ledger, run: Run, told: Told, looks: int = 
     return Doubts(
         service,
         ledger,
-        run.info.id,
+        run,
         settle=SETTLE,
         decided=told.decided,
-        failed=lambda application_id, _: told.failed.append(application_id),
+        foreign=lambda *execution: told.foreign.append(execution),
+        listed=lambda application_id, error: told.failed.append(application_id) if error else None,
         looks=looks,
     )
 
@@ -85,7 +87,8 @@ async def test_one_execution_is_adopted_and_none_is_not_started() -> None:
             assert row.execution_id == (listed[0] if listed else None)
 
 
-async def test_what_is_ambiguous_is_looked_for_so_often_and_the_last_word_stands() -> None:
+async def test_what_no_further_look_can_make_clear_is_looked_for_once() -> None:
+    """All that may have started the execution is settled, so that another look would see the same."""
     async with open_ledger("memory:") as ledger, planned(ledger, 2) as run:
         await in_doubt(run, 2)
         told, service = Told(), Service("e-1")
@@ -94,7 +97,41 @@ async def test_what_is_ambiguous_is_looked_for_so_often_and_the_last_word_stands
         looking.park("two", APPLICATION, 2)
         await looking.decide_all()
     assert {type(decision) for decision in told.decisions.values()} == {Ambiguous}
+    assert service.lists == 1
+
+
+async def test_what_another_call_under_way_may_make_clear_is_looked_for_so_often_and_the_last_word_stands() -> None:
+    async with open_ledger("memory:") as ledger, planned(ledger, 3) as run:
+        await in_doubt(run, 2)
+        await run.intend(3, 1, datetime.now(UTC).timestamp())
+        told, service = Told(), Service("e-1")
+        looking = doubts(service, ledger, run, told, looks=3)
+        looking.park("one", APPLICATION, 1)
+        looking.park("two", APPLICATION, 2)
+        await looking.decide_all()
+    assert {type(decision) for decision in told.decisions.values()} == {Ambiguous}
     assert service.lists == 3
+
+
+async def test_a_call_that_is_answered_once_the_look_has_ended_makes_clear_what_the_look_did_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_ledger("memory:") as ledger, planned(ledger, 2) as run:
+        await in_doubt(run, 1)
+        await run.intend(2, 1, datetime.now(UTC).timestamp())
+        noted = run.note_foreign
+
+        async def answered_meanwhile(executions: Sequence[ForeignExecution]) -> list[ForeignExecution]:
+            if service.lists == 1:
+                await run.started(2, 1, "e-1")
+            return await noted(executions)
+
+        monkeypatch.setattr(run, "note_foreign", answered_meanwhile)
+        told, service = Told(), Service("e-1")
+        looking = doubts(service, ledger, run, told, looks=3)
+        looking.park("job", APPLICATION, 1)
+        await looking.decide_all()
+    assert told.decisions == {"job": NotStarted()}
 
 
 async def test_a_job_is_not_decided_before_its_attempt_has_settled_and_keeps_its_candidates() -> None:
@@ -112,6 +149,18 @@ async def test_a_job_is_not_decided_before_its_attempt_has_settled_and_keeps_its
         assert (told.decisions, service.lists) == ({}, 0)
         await looking.decide_all()
     assert list(told.decisions["job"].candidates) == ["e-8", "e-9"]  # type: ignore[union-attr]
+
+
+async def test_an_end_that_another_clock_put_hours_ahead_holds_nobody_up() -> None:
+    async with open_ledger("memory:") as ledger, planned(ledger, 2) as run:
+        await in_doubt(run, 2)
+        told = Told()
+        looking = doubts(Service(), ledger, run, told)
+        looking.park("by another clock", APPLICATION, 1, ended_at=datetime.now(UTC).timestamp() + 7_200)
+        looking.park("just now", APPLICATION, 2)
+        with anyio.fail_after(30):
+            await looking.decide_all()
+    assert told.decisions == {"by another clock": NotStarted(), "just now": NotStarted()}
 
 
 async def test_an_application_that_cannot_be_listed_is_told_and_decides_nothing() -> None:
@@ -140,14 +189,15 @@ async def test_jobs_that_are_taken_back_are_not_looked_for() -> None:
 async def test_what_whoever_is_told_of_a_failure_raises_ends_the_looking() -> None:
     error = ThrottlingException("slow", code="ThrottlingException", http_status=429)
 
-    def raising(_: str, failure: CallError) -> None:
+    def raising(_: str, failure: CallError | None) -> None:
+        assert failure is not None
         raise failure
 
     async with open_ledger("memory:") as ledger, planned(ledger, 1) as run:
         await in_doubt(run, 1)
         told = Told()
         looking = Doubts[str](
-            Service(error=error), ledger, run.info.id, settle=0.0, decided=told.decided, failed=raising
+            Service(error=error), ledger, run, settle=0.0, decided=told.decided, listed=raising, foreign=print
         )
         looking.park("job", APPLICATION, 1)
         with pytest.raises(ThrottlingException):
@@ -163,3 +213,27 @@ async def test_what_could_not_be_looked_for_keeps_the_candidates_of_before() -> 
         assert (await run.row("key-1")).candidates == ("e-8", "e-9")
         await write_decision(run, 1, 1, Ambiguous(("e-9",), surely_started=False))
         assert (await run.row("key-1")).candidates == ("e-9",)
+
+
+async def test_jobs_that_become_due_at_different_moments_are_told_together_and_written_at_once() -> None:
+    """The first is looked for while the second is too young to be decided, and waits for its next look."""
+    async with open_ledger("memory:") as ledger, planned(ledger, 2) as run:
+        await in_doubt(run, 2)
+        told, service = Told(), Service("e-1", "e-2")
+        looking = Doubts[str](
+            service, ledger, run, settle=0.5, decided=told.decided, foreign=print, listed=lambda *_: None
+        )
+        [_, last] = [row.ended_at or 0.0 for row in await run.page()]
+        looking.park("one", APPLICATION, 1, ended_at=last - 0.3)
+        looking.park("two", APPLICATION, 2, ended_at=last + 0.05)
+        with anyio.fail_after(30):
+            await looking.decide_all()
+        both = StartedTogether(((1, 1), (2, 1)), ("e-1", "e-2"))
+        assert told.decisions == {"one": both, "two": both}
+        await write_decision(run, 1, 1, both)
+        rows = await run.page()
+        assert [(row.state, row.execution_id, row.candidates) for row in rows] == [
+            (RowState.STARTED, None, ("e-1", "e-2"))
+        ] * 2
+        await write_decision(run, 2, 1, both)
+        assert await run.page() == rows

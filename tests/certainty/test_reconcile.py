@@ -5,16 +5,18 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 import aiohttp
 import pytest
 
 from m2async import FileJob, LocalEndpoint, M2Client, RetryPolicy, ScriptJob, StartBatchJob, Started, Submitter, Unknown
-from m2async.certainty.adopt import Adopted, Ambiguous, Margins, NotStarted
+from m2async.certainty import ApplicationOfRun
+from m2async.certainty.adopt import Adopted, Ambiguous, Decision, Margins, NotStarted, StartedTogether
 from m2async.certainty.reconcile import reconcile
-from m2async.ledger import Ledger, Run, open_ledger
-from m2async.service.responses import BatchJobExecution
+from m2async.ledger import Destination, ForeignExecution, Ledger, Run, open_ledger
+from m2async.service import BatchJobExecution, Job
 
 APPLICATION = "carddemolocalapplication23"
 FAULTS = {"500": 0.1, "drop-before-accept": 0.1, "accept-then-500": 0.1, "accept-then-drop": 0.1}
@@ -39,6 +41,7 @@ async def test_jobs_whose_answer_was_lost_are_found_whatever_the_service_s_clock
     assert len(executions) == 120
     for outcome in ended:
         assert isinstance(outcome, Started)
+        assert outcome.execution_id is not None
         assert executions[outcome.execution_id] == outcome.key
     assert Counter(outcome.adopted for outcome in ended if isinstance(outcome, Started))[True] > 10
 
@@ -62,7 +65,7 @@ async def test_a_job_that_surely_did_not_start_and_was_sent_often_enough_is_reje
 
 @dataclass
 class Lists:
-    """Lists what it is told to."""
+    """Lists what it is told to, as far as it is asked for."""
 
     executions: list[BatchJobExecution]
     clock_offset: float | None = 0.0
@@ -71,9 +74,12 @@ class Lists:
     async def list_batch_job_executions(
         self, application_id: str, /, *, started_after: datetime | None = None, started_before: datetime | None = None
     ) -> AsyncIterator[BatchJobExecution]:
+        assert started_after is not None
+        assert started_before is not None
         self.windows.append((started_after, started_before))
         for execution in self.executions:
-            yield execution
+            if started_after < execution.start_time < started_before:
+                yield execution
 
 
 def execution(execution_id: str, identifier: dict[str, Any] | None, start: float) -> BatchJobExecution:
@@ -95,50 +101,184 @@ OTHER_FORM = {"fileBatchJobIdentifier": {"fileName": "POSTTRAN"}}
 OTHER_JOB = {"scriptBatchJobIdentifier": {"scriptName": "INTCALC"}}
 
 
+async def answered(run: Run, number: int, job: Job, execution_id: str, at: float) -> None:
+    """A row whose job was started at a time, which the service answered with an id."""
+    row = await run.add(f"answered-{number}", StartBatchJob(APPLICATION, job))
+    await run.intend(row.number, 1, at)
+    await run.started(row.number, 1, execution_id)
+
+
+async def look(
+    client: Lists, ledger: Ledger, run: Run, *, settled_before: float | None = None
+) -> tuple[Decision | None, list[ForeignExecution]]:
+    """What is found out about the row in doubt, and whom else is seen."""
+    findings = await reconcile(
+        client,
+        ApplicationOfRun(client, ledger, run, APPLICATION, Margins()),
+        settled_before=time.time() + 60 if settled_before is None else settled_before,
+        wanted=[1],
+    )
+    return findings.decisions.get(1), findings.foreign
+
+
 @pytest.mark.parametrize(
-    ("listed", "echoes", "kind"),
+    ("listed", "known", "kind"),
     [
-        (FILE, {}, Adopted),
+        (FILE, None, Adopted),
         # The service lists jobs in another form than they were sent in, as far as anybody knows.
-        (OTHER_FORM, {}, Ambiguous),
-        # It was seen to list a job as it was sent: then what is listed is another job.
-        (OTHER_JOB, {"known": ScriptJob("KNOWN")}, NotStarted),
-        (None, {"known": ScriptJob("KNOWN")}, Ambiguous),
+        (OTHER_FORM, None, Ambiguous),
+        # It was seen to list files as they were sent: then what is listed is another job.
+        (OTHER_JOB, FileJob("KNOWN.jcl"), NotStarted),
+        # What was seen of scripts says nothing of files.
+        (OTHER_FORM, ScriptJob("KNOWN"), Ambiguous),
+        (None, FileJob("KNOWN.jcl"), Ambiguous),
     ],
 )
 async def test_not_started_is_said_only_where_jobs_are_listed_as_they_were_sent(
-    listed: dict[str, Any] | None, echoes: dict[str, Any], kind: type
+    listed: dict[str, Any] | None, known: Job | None, kind: type
 ) -> None:
     now = time.time()
-    known = execution("known", {"scriptBatchJobIdentifier": {"scriptName": "KNOWN"}}, now - 30)
-    client = Lists([execution("e", listed, now - 29), known])
-    async with open_ledger("memory:") as ledger, await in_doubt(ledger, now - 30) as run:
-        decisions = await reconcile(
-            client,
-            ledger,
-            APPLICATION,
-            settled_before=now + 60,
-            margins=Margins(),
-            wanted={(run.info.id, 1)},
-            echoes=echoes,
-        )
-    assert {type(decision) for decision in decisions.values()} == {kind}
+    client = Lists([execution("e", listed, now - 29)])
+    async with open_ledger("memory:", clock=lambda: now) as ledger, await in_doubt(ledger, now - 30) as run:
+        if known is not None:
+            await answered(run, 2, known, "known", now - 1)
+            client.executions.append(execution("known", {known.member: known.to_members()}, now - 1))
+        decision, _ = await look(client, ledger, run)
+    assert type(decision) is kind
 
 
 async def test_an_attempt_that_is_too_young_is_not_decided() -> None:
     now = time.time()
     async with open_ledger("memory:") as ledger, await in_doubt(ledger, now) as run:
         client = Lists([])
-        wanted = {(run.info.id, 1)}
-        decisions = await reconcile(
-            client, ledger, APPLICATION, settled_before=now - 5, margins=Margins(), wanted=wanted, echoes={}
-        )
-    assert decisions == {}
+        decision, _ = await look(client, ledger, run, settled_before=now - 5)
+    assert decision is None
     assert client.windows == []
 
 
-async def test_what_cannot_be_told_is_unknown_with_its_candidates() -> None:
-    async with LocalEndpoint(faults={"accept-then-500": 1.0}, seed=5) as endpoint:
+async def witnessed(run: Run, client: Lists, at: float, count: int = 6, ahead: float = 0.0) -> None:
+    """So many jobs that were answered at about this time, and are listed so much ahead of it."""
+    for number in range(2, 2 + count):
+        await answered(run, number, FileJob(f"KNOWN{number}.jcl"), f"known-{number}", at)
+        members = {"fileBatchJobIdentifier": {"fileName": f"KNOWN{number}.jcl"}}
+        client.executions.append(execution(f"known-{number}", members, at + ahead))
+
+
+async def test_a_start_time_that_is_stamped_by_another_clock_is_still_found() -> None:
+    now = time.time()
+    client = Lists([execution("e", FILE, now - 30 + 3_600)])
+    async with open_ledger("memory:", clock=lambda: now) as ledger, await in_doubt(ledger, now - 30) as run:
+        await witnessed(run, client, now - 1, ahead=3_600)
+        decision, foreign = await look(client, ledger, run)
+    assert decision == Adopted(("e",))
+    assert foreign == []
+
+
+@pytest.mark.parametrize("off", [-7_200.0, -100.0, 200.0, 3_600.0, 50_400.0])
+async def test_where_nothing_tells_how_start_times_behave_a_lone_one_at_any_time_leaves_it_unknown(off: float) -> None:
+    clock = [now := time.time()]
+    client = Lists([execution("e", FILE, now - 30 + off)])
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await in_doubt(ledger, now - 30) as run:
+        decision, foreign = await look(client, ledger, run)
+        assert decision == Ambiguous(("e",), surely_started=False)
+        assert foreign == []
+        # With witnesses of right times it is somebody else's, and too far off to matter for ours.
+        clock[0] = now + 10
+        await witnessed(run, client, now + 9)
+        decision, foreign = await look(client, ledger, run)
+    assert decision == NotStarted()
+
+
+@pytest.mark.parametrize("off", [-7_200.0, -300.0, 300.0, 3_600.0])
+async def test_start_times_that_jump_are_not_relied_on_before_a_later_one_shows_how_they_are(off: float) -> None:
+    """What was answered before the doubt was listed as it should be; from then on start times are of another clock."""
+    clock = [now := time.time()]
+    client = Lists([execution("e", FILE, now + off)])
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await ledger.open_run("run") as run:
+        doubt = await run.add("a", StartBatchJob(APPLICATION, FileJob("POSTTRAN.jcl")))
+        clock[0] = now - 20
+        await witnessed(run, client, now - 21)
+        clock[0] = now
+        await run.intend(doubt.number, 1, now - 1)
+        await run.unknown(doubt.number, 1, "ConnectionLostError", "lost")
+        assert await look(client, ledger, run) == (Ambiguous(("e",), surely_started=False), [])
+        # One that was sent later and is listed so far off says that any may be; one that is not, that none is.
+        for number in range(100, 105):
+            clock[0] = now + 6
+            await answered(run, number, ScriptJob("LATER"), f"later-{number}", now + 5)
+            identifier = {"scriptBatchJobIdentifier": {"scriptName": "LATER"}}
+            client.executions.append(execution(f"later-{number}", identifier, now + 5.5))
+        assert await look(client, ledger, run) == (NotStarted(), [])
+
+
+async def test_a_list_that_lacks_what_was_answered_lets_nothing_be_called_not_started() -> None:
+    now = time.time()
+    client = Lists([])
+    async with open_ledger("memory:", clock=lambda: now) as ledger, await in_doubt(ledger, now - 30) as run:
+        await witnessed(run, client, now - 20)
+        late = client.executions.pop()
+        decision, _ = await look(client, ledger, run)
+        assert decision == Ambiguous((), surely_started=False)
+        client.executions.append(late)
+        decision, _ = await look(client, ledger, run)
+    assert decision == NotStarted()
+
+
+async def test_a_job_that_somebody_else_is_seen_to_start_is_left_open_from_then_on() -> None:
+    now = time.time()
+    client = Lists([execution("e", FILE, now - 29.5), execution("theirs", FILE, now - 60)])
+    async with open_ledger("memory:", clock=lambda: now) as ledger, await in_doubt(ledger, now - 30) as run:
+        await witnessed(run, client, now - 1)
+        decision, foreign = await look(client, ledger, run)
+        assert decision == Ambiguous(("e",), surely_started=False)
+        assert [each.execution_id for each in foreign] == ["theirs"]
+        client.executions.pop(1)
+        decision, foreign = await look(client, ledger, run)
+        assert decision == Ambiguous(("e",), surely_started=False)
+        assert foreign == []
+        assert [each.execution_id for each in await run.foreign()] == ["theirs"]
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        (Destination("https://m2.eu-west-1.amazonaws.com", "eu-west-1", "1"), Adopted),
+        (Destination("https://m2.us-east-1.amazonaws.com", "us-east-1", "2"), Adopted),
+        (Destination("http://127.0.0.1:8000", "us-east-1"), Adopted),
+        # A name of the same service, perhaps.
+        (Destination("https://vpce-1.m2.us-east-1.vpce.amazonaws.com", "us-east-1", "1"), Ambiguous),
+        (None, Ambiguous),
+    ],
+)
+async def test_attempts_that_were_surely_sent_elsewhere_do_not_compete(place: Destination | None, found: type) -> None:
+    now = time.time()
+    client = Lists([execution("e", FILE, now - 30)])
+    async with open_ledger("memory:", clock=lambda: now) as ledger, await in_doubt(ledger, now - 30) as run:
+        await run.belong_to(Destination("https://m2.us-east-1.amazonaws.com", "us-east-1", "1"), moved=True)
+        async with await ledger.open_run("another") as another:
+            if place is not None:
+                await another.belong_to(place)
+            row = await another.add("a", StartBatchJob(APPLICATION, FileJob("POSTTRAN.jcl")))
+            await another.intend(row.number, 1, now - 30)
+            await witnessed(run, client, now - 1)
+            decision, _ = await look(client, ledger, run)
+    assert isinstance(decision, found)
+
+
+async def test_an_entry_of_another_application_is_no_proof_that_nothing_was_started() -> None:
+    now = time.time()
+    entry = BatchJobExecution("z" * 26, "e", datetime.fromtimestamp(now - 29.5, UTC), "Running", None, FILE)
+    client = Lists([entry])
+    async with open_ledger("memory:", clock=lambda: now) as ledger, await in_doubt(ledger, now - 30) as run:
+        await witnessed(run, client, now - 1)
+        decision, _ = await look(client, ledger, run)
+    assert decision == Ambiguous(("e",), surely_started=False)
+
+
+@pytest.mark.parametrize(("share", "state"), [(1.0, Started), (0.5, Unknown)])
+async def test_what_cannot_be_told_has_its_candidates_and_is_started_where_all_were(share: float, state: type) -> None:
+    faults = {"accept-then-500": share, "500": 1.0 - share}
+    async with LocalEndpoint(faults=faults, seed=5) as endpoint:
         same = [(str(n), StartBatchJob(APPLICATION, ScriptJob("SAME"), {"NUMBER": str(n)})) for n in range(3)]
         async with (
             M2Client(**endpoint.client_settings()) as client,
@@ -146,7 +286,41 @@ async def test_what_cannot_be_told_is_unknown_with_its_candidates() -> None:
         ):
             ended = [outcome async for outcome in submitter.submit_many(same)]
         executions = await really_started(endpoint)
-    assert len(executions) == 3  # nothing was sent again
+    assert len(executions) == 3 if state is Started else 0 < len(executions) < 3  # nothing was sent again
     for outcome in ended:
-        assert isinstance(outcome, Unknown)
+        assert type(outcome) is state
+        assert isinstance(outcome, Started | Unknown)
+        assert getattr(outcome, "execution_id", None) is None
         assert set(outcome.candidates) == set(executions)
+
+
+@pytest.mark.parametrize(
+    "caution", ["none", "a witness is missing", "somebody else starts it", "sent perhaps elsewhere"]
+)
+async def test_what_leaves_one_row_open_leaves_a_group_open(caution: str) -> None:
+    now = time.time()
+    client = Lists([execution(f"e{number}", FILE, now - 30) for number in (1, 2)])
+    ticks = count()  # as it counts which opening came later
+    async with (
+        open_ledger("memory:", clock=lambda: now + next(ticks) / 1e3) as ledger,
+        await in_doubt(ledger, now - 30) as run,
+    ):
+        other = await run.add("b", StartBatchJob(APPLICATION, FileJob("POSTTRAN.jcl")))
+        await run.intend(other.number, 1, now - 30)
+        await run.unknown(other.number, 1, "ConnectionLostError", "lost")
+        if caution == "a witness is missing":
+            await answered(run, 1, ScriptJob("W"), "not-listed", now - 29)
+        if caution == "somebody else starts it":
+            await run.note_foreign([ForeignExecution("x", APPLICATION, FileJob("POSTTRAN.jcl"), now - 9_000)])
+        if caution == "sent perhaps elsewhere":
+            await run.aclose()
+            run = await ledger.open_run("run")
+        of = ApplicationOfRun(
+            client, ledger, run, APPLICATION, Margins(), knows_place=caution != "sent perhaps elsewhere"
+        )
+        found = await reconcile(client, of, settled_before=now + 60, wanted=[1, 2])
+        await run.aclose()
+    kinds = {type(decision) for decision in found.decisions.values()}
+    assert kinds == {StartedTogether if caution == "none" else Ambiguous}
+    if caution == "none":
+        assert found.decisions[1] == StartedTogether(((1, 1), (2, 1)), ("e1", "e2"))

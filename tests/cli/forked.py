@@ -182,8 +182,11 @@ def _serve(requests: socket.socket) -> None:
         if woken in ready:
             woken.recv(4_096)
             while lines and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                with lines.pop(ended[0]) as line, contextlib.suppress(BrokenPipeError):
-                    line.sendall(b"%d" % os.waitstatus_to_exitcode(ended[1]))
+                with lines.pop(ended[0]) as line:
+                    with contextlib.suppress(BlockingIOError):  # what is left unread resets the connection
+                        line.recv(1_000_000, socket.MSG_DONTWAIT)
+                    with contextlib.suppress(BrokenPipeError):
+                        line.sendall(b"%d" % os.waitstatus_to_exitcode(ended[1]))
         if requests in ready:
             _, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
             if not descriptors:

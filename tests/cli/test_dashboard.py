@@ -34,7 +34,10 @@ async def test_it_serves_its_url_until_a_signal_and_leaves_nothing_behind(
             process.send_signal(number)
             err = b"".join([piece async for piece in process.stderr]).decode()
             assert await process.wait() == code
-    assert err == "Anyone with this URL can act on your runs. Ctrl-C ends the dashboard.\n"
+    assert err.splitlines() == [
+        f"ledger {tmp_path / 'ledger.db'} is new: it knows of no earlier run",
+        "Anyone with this URL can act on your runs. Ctrl-C ends the dashboard.",
+    ]
     with pytest.raises(OSError, match="All connection attempts failed"):
         await anyio.connect_tcp("127.0.0.1", int(port[1]))
 

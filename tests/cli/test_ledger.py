@@ -9,9 +9,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sqlite3
 import stat
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -24,8 +26,9 @@ from anyio.abc import Process
 
 from m2async import LocalEndpoint
 from tests.campaigns.faults import audit, really_started
-from tests.cli.terminal import APPLICATION, COMMAND, Ended, m2async, running, settings, written
-from tests.scripted import error, hang, scripted, started
+from tests.cli.terminal import APPLICATION, COMMAND, Ended, m2async, on_terminal, plain, running, settings, written
+from tests.ledger.samples import older
+from tests.scripted import ScriptedServer, answer, error, hang, scripted, started
 
 
 def manifest(folder: Path, rows: int = 3, name: str = "jobs.csv", script: str = "JOB{}") -> Path:
@@ -121,7 +124,7 @@ async def test_rejected_rows_are_tried_again_by_the_same_command(tmp_path: Path)
     assert first.code == 1
     assert [line["state"] for line in first.lines] == ["started", "rejected", "started"]
     async with scripted(started("two")) as server:
-        again = await Book(tmp_path, server.url).submit(path)
+        again = await Book(tmp_path, server.url).submit(path, "--moved")
         assert len(server.requests) == 1
     assert again.code == 0
     assert ids(again) == {"row-0": "one", "row-1": "two", "row-2": "three"}
@@ -174,7 +177,9 @@ async def test_a_second_signal_leaves_a_ledger_that_is_right(tmp_path: Path) -> 
         async with working("submit", manifest(tmp_path, 60), *options, url=book.url) as (process, _):
             assert process.stderr is not None
             os.kill(process.pid, signal.SIGINT)
-            await process.stderr.receive()
+            said = b""
+            while b"interrupted" not in said:
+                said += await process.stderr.receive()
             os.kill(process.pid, signal.SIGINT)
         assert process.returncode == 130
         found = await audit(book.path, "night", await really_started(book.url), ended=False)
@@ -187,6 +192,34 @@ async def test_a_second_signal_leaves_a_ledger_that_is_right(tmp_path: Path) -> 
     found = await audit(book.path, "night", executions)
     assert found.problems == []
     assert found.adopted > 0
+
+
+async def test_a_copy_of_the_file_alone_that_was_made_in_mid_run_is_refused(tmp_path: Path) -> None:
+    async with LocalEndpoint(seed=1) as endpoint:
+        book = Book(tmp_path, endpoint.url)
+        options = ["--ledger", str(book.path), "--run", "night", "--rate", "20", "--burst", "1", "--output", "jsonl"]
+        async with working("submit", manifest(tmp_path, 60), *options, url=book.url) as (process, _):
+            copy = shutil.copy(book.path, tmp_path / "copy.db")
+            os.kill(process.pid, signal.SIGINT)
+        assert process.returncode == 130
+        before = await really_started(book.url)
+        for command in (["resume", "night"], ["runs"]):
+            ended = await m2async(*command, "--ledger", copy, url=book.url)
+            assert ended.code == 3
+            assert "copy.db-wal is lost or cut; put back" in ended.err
+        assert len(await really_started(book.url)) == len(before)
+        assert (await book("resume", "night")).code == 0
+        assert len(await really_started(book.url)) == 60
+
+
+async def test_an_upgrade_is_said(book: Book) -> None:
+    older(book.path)
+    assert (await book("runs")).err == ""
+    ended = await book("track", "run", "--max-rc", "4")
+    assert re.search(
+        r"^m2async: ledger \S+ was upgraded from schema version 4 to \d+; .* \S+$", ended.err, re.MULTILINE
+    )
+    assert "upgraded" not in (await book("track", "run", "--max-rc", "4")).err
 
 
 # Listings
@@ -210,7 +243,7 @@ async def test_runs_and_status_show_how_far_a_run_is(mixed: Book) -> None:
     assert (await mixed("runs", "--output", "jsonl")).lines == [counts]
     [status] = (await mixed("status", "night", "--output", "jsonl")).lines
     rows, executions = status.pop("rows"), status.pop("executions")
-    assert status == counts
+    assert status == {**counts, "sent_to": f"{mixed.url} in us-east-1"}
     assert executions == [{"status": None, "return_code": None, "result": "open", "jobs": 1}]
     assert [(row["key"], row["state"], row["error"]["code"]) for row in rows] == [
         ("row-1", "rejected", "ValidationException"),
@@ -222,16 +255,48 @@ async def test_runs_and_status_show_how_far_a_run_is(mixed: Book) -> None:
     assert "row-0" not in table
 
 
+async def test_status_says_that_a_run_is_stopped_or_paused(mixed: Book) -> None:
+    for order in ("pause", "stop"):
+        assert (await mixed(order, "night")).code == 0
+        word = {"pause": "paused", "stop": "stopped"}[order]
+        assert f"{word} until m2async unpause night --ledger {mixed.path}\n" in (await mixed("status", "night")).out
+    assert (await mixed("unpause", "night")).code == 0
+    assert "until" not in (await mixed("status", "night")).out
+
+
 async def test_status_shows_the_candidates_of_an_unknown_row(tmp_path: Path) -> None:
-    async with LocalEndpoint(faults={"accept-then-500": 1.0}, seed=1) as endpoint:
+    async with LocalEndpoint(faults={"accept-then-500": 0.5, "500": 0.5}, seed=1) as endpoint:
         book = Book(tmp_path, endpoint.url)
-        ended = await book.submit(manifest(tmp_path, 2, script="SAME"), "--settle", "0.1")
+        ended = await book.submit(manifest(tmp_path, 2, script="SAME"), "--settle", "0.1", "--certainty", "fast")
         assert ended.code == 1
-        both = {execution["executionId"] for execution in await really_started(book.url)}
+        [one] = [execution["executionId"] for execution in await really_started(book.url)]
     [status] = (await book("status", "night", "--output", "jsonl")).lines
-    assert [set(row["candidates"]) for row in status["rows"]] == [both, both]
-    table = (await book("status", "night")).out
-    assert any(execution_id in table for execution_id in both)
+    assert [row["candidates"] for row in status["rows"]] == [[one], [one]]
+    assert one in (await book("status", "night")).out
+
+
+def lists(server: ScriptedServer) -> int:
+    """How often it was asked for executions of a window of time."""
+    return sum(b"startedBefore" in request.split(b"\r\n")[0] for request in server.requests)
+
+
+@pytest.mark.parametrize("again", ["submit", "resume"])
+async def test_doubts_that_no_look_can_end_are_looked_for_once_and_it_is_said(tmp_path: Path, again: str) -> None:
+    path = manifest(tmp_path, 2, script="SAME")
+    ledger = ("--ledger", tmp_path / "ledger.db", "--run", "night")
+    async with scripted(error(500, "InternalServerException")) as server:
+        await m2async("submit", path, "--no-preflight", "--on-unknown", "hold", *ledger, url=server.url)
+        members = {"applicationId": APPLICATION, "startTime": time.time(), "status": "Running"}
+        members["batchJobIdentifier"] = {"scriptBatchJobIdentifier": {"scriptName": "SAME"}}
+        listed = [members | {"executionId": f"e-{number}"} for number in range(1)]
+        server.steps = [answer(200, {"batchJobExecutions": listed})]
+        await m2async("reconcile", "night", *ledger[:2], "--settle", "0.1", url=server.url)
+        once = lists(server)
+        command = ("submit", path, "--no-preflight", *ledger) if again == "submit" else ("resume", "night", *ledger[:2])
+        ended = await m2async(*command, "--settle", "0.1", "--output", "jsonl", url=server.url)
+    assert [line["state"] for line in ended.lines] == ["unknown", "unknown"]
+    assert lists(server) == 2 * once
+    assert "2 jobs may have been started before: looked for among the service's executions" in ended.err
 
 
 async def test_export_has_the_fields_of_a_submit_line(mixed: Book, tmp_path: Path) -> None:
@@ -260,6 +325,36 @@ async def test_an_export_as_csv_reads_back_whatever_a_key_or_a_message_holds(tmp
     assert (row["key"], row["job"], row["error_message"]) == (key, "A,B", message)
 
 
+async def test_what_a_spreadsheet_or_a_terminal_would_obey_in_an_export_is_exact_in_a_file_and_never_silent(
+    tmp_path: Path,
+) -> None:
+    keys = ["=HYPERLINK(1)", "-1+1", "@x", "plain"]
+    message = "\x1b]0;owned\x07 \x9b31m \u202egpj \U000e0001"
+    path = tmp_path / "jobs.jsonl"
+    path.write_text("\n".join(json.dumps({"key": k, "application_id": APPLICATION, "script": "A"}) for k in keys))
+    async with scripted(error(400, "ValidationException", message=message)) as server:
+        book = Book(tmp_path, server.url)
+        submitted = await book.submit(path, "--no-preflight")
+    in_csv = await book("export", "night")
+    rows = list(csv.DictReader(io.StringIO(in_csv.out, newline="")))
+    in_json = await book("export", "night", "--format", "jsonl")
+    assert {row["key"] for row in rows} == {line["key"] for line in in_json.lines} == set(keys)
+    assert {row["error_message"] for row in rows} == {message}
+    assert {line["error"]["message"] for line in (*in_json.lines, *submitted.lines)} == {message}
+    assert "3 cells with a formula" in in_csv.err
+    assert "4 cells with control characters" in in_csv.err
+    assert in_json.err == ""
+    for command in (("export",), ("export", "--format", "jsonl"), ("status",), ("status", "--output", "json")):
+        _, shown = await on_terminal(*command, "night", "--ledger", book.path)
+        assert "ValidationException" in shown
+        assert all(c.isprintable() or c in "\r\n" for c in plain(shown)), command
+
+
+async def test_an_export_without_anything_odd_says_nothing(book: Book, tmp_path: Path) -> None:
+    await book.submit(manifest(tmp_path))
+    assert (await book("export", "night")).err == ""
+
+
 async def test_export_of_a_started_run_is_what_submit_printed(tmp_path: Path, book: Book) -> None:
     submitted = await book.submit(manifest(tmp_path, 20))
     exported = await book("export", "night", "--format", "jsonl")
@@ -283,10 +378,99 @@ async def test_a_row_that_an_operator_calls_not_started_is_started_by_the_same_c
     ended = await mixed("resolve", "night", "--key", "row-2", "--not-started")
     assert (ended.code, ended.err) == (0, "row-2 is pending\n")
     async with scripted(started("two"), started("three")) as server:
-        again = await Book(tmp_path, server.url).submit(tmp_path / "jobs.csv", "--concurrency", "1")
+        again = await Book(tmp_path, server.url).submit(tmp_path / "jobs.csv", "--concurrency", "1", "--moved")
         assert len(server.requests) == 2
     assert again.code == 0
     assert ids(again) == {"row-0": "one", "row-1": "two", "row-2": "three"}
+
+
+async def test_an_operators_word_is_corrected_by_another_until_the_job_is_sent_again(
+    mixed: Book, tmp_path: Path
+) -> None:
+    for words in (("--started", "in-error"), ("--not-started",), ("--started", "again"), ("--not-started",)):
+        assert (await mixed("resolve", "night", "--key", "row-2", *words)).code == 0
+    async with scripted(started("two"), started("three")) as server:
+        again = await Book(tmp_path, server.url).submit(tmp_path / "jobs.csv", "--concurrency", "1", "--moved")
+    assert ids(again)["row-2"] == "three"
+    late = await mixed("resolve", "night", "--key", "row-2", "--started", "in-error")
+    assert late.code == 2
+    assert "not possible for a row that is STARTED" in late.err
+
+
+@pytest.mark.parametrize("command", ["resume", "reconcile", "resolve"])
+async def test_a_job_whose_first_attempt_is_in_doubt_is_settled_although_a_later_one_was_refused(
+    tmp_path: Path, command: str
+) -> None:
+    async with LocalEndpoint(faults={"accept-then-500": 1.0}, seed=1) as endpoint:
+        first = Book(tmp_path, endpoint.url)
+        assert (await first.submit(manifest(tmp_path, 1), "--on-unknown", "hold")).code == 1
+        [execution] = [execution["executionId"] for execution in await really_started(endpoint.url)]
+        async with scripted(error(429, "ThrottlingException", {"retry-after": "60"})) as throttled:
+            options = [
+                "--run",
+                "night",
+                "--ledger",
+                str(first.path),
+                "--on-unknown",
+                "resend",
+                "--no-preflight",
+                "--moved",
+            ]
+            async with running("submit", tmp_path / "jobs.csv", *options, url=throttled.url) as process:
+                await throttled.arrived.wait()
+                while (await first("export", "night", "--format", "jsonl")).lines[0]["attempts"] != 2:
+                    pass
+                while (await first("runs", "--output", "jsonl")).lines[0]["intent"]:
+                    pass
+                process.kill()
+        back = ("--settle", "0.1", "--moved")
+        words = ("--key", "row-0", "--started", execution) if command == "resolve" else back
+        assert (await first(command, "night", *words)).code == 0
+        [row] = (await first("export", "night", "--format", "jsonl")).lines
+        assert (row["state"], row["execution_id"]) == ("started", execution)
+        assert len(await really_started(endpoint.url)) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_reconcile_decides_at_once_what_another_process_has_just_left_in_doubt(tmp_path: Path, seed: int) -> None:
+    """By our clock it is not known exactly when that was; how well depends on where in a second it was."""
+    async with LocalEndpoint(faults={"accept-then-drop": 0.5}, seed=seed) as endpoint:
+        book = Book(tmp_path, endpoint.url)
+        submitted = await book.submit(manifest(tmp_path, 20), "--on-unknown", "hold")
+        unknown = [line["key"] for line in submitted.lines if line["state"] == "unknown"]
+        assert len(unknown) > 3
+        found = await book("reconcile", "night", "--settle", "0.1", "--output", "jsonl")
+    assert found.code == 0, found.err
+    assert {line["key"]: line["state"] for line in found.lines} == dict.fromkeys(unknown, "started")
+
+
+async def test_the_rows_of_a_run_in_progress_are_looked_for_and_resolved_from_another_terminal(tmp_path: Path) -> None:
+    async with LocalEndpoint(faults={"accept-then-500": 1.0}, seed=1) as endpoint:
+        book = Book(tmp_path, endpoint.url)
+        path = manifest(tmp_path, 3)
+        assert (await book.submit(path, "--on-unknown", "hold")).code == 1
+        assert (await book("resolve", "night", "--key", "row-2", "--not-started")).code == 0
+        assert (await book("pause", "night")).code == 0
+        submit = ("submit", path, "--run", "night", "--ledger", book.path, "--settle", "600", "--output", "jsonl")
+        anyway = "--start-anyway"  # row-2 was started, and said not to be
+        async with running(*submit, anyway, url=book.url) as process:  # which looks for them in ten minutes
+            assert process.stderr is not None
+            while b"paused" not in await process.stderr.receive():
+                pass
+            taken = await book("resolve", "night", "--key", "row-2", "--started", "e-2")
+            assert (taken.code, taken.err) == (0, "row-2 is started as e-2\n")
+            refused = await book("resolve", "night", "--key", "row-1", "--started", "e-2")
+            assert refused.code == 2
+            assert "execution e-2 belongs to row 'row-2' of run 'night' already" in refused.err
+            found = await book("reconcile", "night", "--settle", "0.1", "--output", "jsonl")
+            assert (found.code, [line["state"] for line in found.lines]) == (0, ["started", "started"])
+            for words in (("--not-started",), ("--started", "e-1")):
+                assert (await book("resolve", "night", "--key", "row-1", *words)).code == 0
+            process.terminate()
+            assert await process.wait() == 143
+        assert len(await really_started(book.url)) == 3
+    exported = (await book("export", "night", "--format", "jsonl")).lines
+    assert [line["execution_id"] for line in exported][1:] == ["e-1", "e-2"]
 
 
 async def test_an_operators_word_that_cannot_be_is_refused(mixed: Book) -> None:
@@ -296,6 +480,11 @@ async def test_an_operators_word_that_cannot_be_is_refused(mixed: Book) -> None:
         ("night", "--key", "row-0", "--not-started"): "run 'night', row 1",
         ("night", "--key", "row-1", "--started", "e"): "run 'night', row 2",
         ("night", "--key", "row-2", "--started", "one"): "execution one belongs to row 'row-0' of run 'night' already",
+        ("night", "--key", "row-2", "--started", ""): "--started: '': must have 1 to 80 characters and no white space",
+        ("night", "--key", "row-2", "--started", "a b"): "--started: 'a b': must have 1 to 80 characters",
+        ("night", "--key", "row-2", "--started", "../.."): "--started: '../..': must hold printable characters only",
+        ("night", "--key", "row-2", "--started", "\x1b[31m"): r"--started: '\x1b[31m': must hold printable characters",
+        ("night", "--key", "row-2", "--started", "y" * 81): "(81 characters): must have 1 to 80 characters",
         ("night", "--key", "row-2"): "give either --started EXECUTION_ID or --not-started",
         ("night", "--key", "row-2", "--started", "e", "--not-started"): "give either --started",
     }
@@ -449,6 +638,22 @@ async def test_a_ledger_that_is_taken_away_ends_the_run(tmp_path: Path, deed: st
     assert len(executions) < 100
     if deed == "deleted":  # what was durable until then can still be read
         assert (await audit(tmp_path / "kept-ledger.db", "night", executions, ended=False)).problems == []
+
+
+@pytest.mark.parametrize("options", [[], ["--wait"]], ids=["", "followed"])
+async def test_a_log_that_is_cut_ends_the_run_in_words(tmp_path: Path, options: list[str]) -> None:
+    async with LocalEndpoint(faults={"latency": 1.0}, seed=1) as endpoint:
+        book = Book(tmp_path, endpoint.url)
+        options = [*options, "--ledger", str(book.path), "--run", "night", "--concurrency", "8", "--output", "jsonl"]
+        async with working("submit", manifest(tmp_path, 200), *options, url=book.url) as (process, wrote):
+            os.truncate(tmp_path / "ledger.db-wal", 0)
+        executions = await really_started(book.url)
+    errors = wrote["err"].decode()
+    assert process.returncode == 3
+    assert "m2async: stopped: " in errors
+    assert "ledger.db: " in errors.partition("stopped: ")[2]
+    assert "Traceback" not in errors
+    assert len(executions) < 100
 
 
 async def test_a_second_submit_of_a_run_that_goes_on_is_not_let_in(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import sqlite3
@@ -12,14 +13,19 @@ from typing import Any
 
 import anyio
 import pytest
+import typer
+from anyio.abc import Process
 
 from m2async import LocalEndpoint
+from m2async.cli.manifests import Manifest
 from m2async.ledger.sqlite.plan import BATCH
 from tests.campaigns.faults import really_started
-from tests.cli.terminal import APPLICATION, COMMAND, Ended, m2async, on_terminal, plain, settings
+from tests.cli.terminal import APPLICATION, COMMAND, Ended, m2async, on_terminal, plain, running, settings, written
 from tests.scripted import scripted, started
 
 HEAD = "key,application_id,script,param.NUMBER\n"
+JSON_ROW = f'{{{{"application_id": "{APPLICATION}", "script": "{{}}"}}}}\n'
+YAML_ROW = f"defaults: {{{{application_id: {APPLICATION}, script: {{}}}}}}\n"
 
 
 def lines(first: int, end: int) -> str:
@@ -39,6 +45,11 @@ async def refused(ledger: Path, *arguments: str | Path, stdin: bytes = b"", **ot
         assert server.connections == 0
     assert (ended.code, ended.out) == (2, ""), ended
     return ended
+
+
+def is_there(ledger: Path) -> bool:
+    """Whether the ledger's file, or one of those beside it, exists."""
+    return any(ledger.parent.glob(f"{ledger.name}*"))
 
 
 def in_ledger(ledger: Path) -> dict[str, int]:
@@ -68,7 +79,7 @@ async def test_a_bad_row_behind_a_batch_of_good_ones_leaves_nothing_in_the_ledge
     ended = await refused(ledger, path, "--run", "night")
     assert message in ended.err
     assert ended.err.endswith("3 problems in the manifest; nothing was sent\n")
-    assert in_ledger(ledger) == {}
+    assert not is_there(ledger)
     ended = await m2async(
         "submit", manifest(tmp_path, lines(0, 3)), "--ledger", ledger, "--run", "night", url=endpoint.url
     )
@@ -126,7 +137,7 @@ async def test_every_problem_of_a_manifest_on_a_pipe_is_told(tmp_path: Path) -> 
         assert server.connections == 0
     assert done.returncode == 2
     assert re.findall(r"(?m)^/dev/fd/\d+:(\d+): ", done.stderr.decode()) == ["5", "6"]
-    assert in_ledger(ledger) == {}
+    assert not is_there(ledger)
 
 
 async def test_the_same_rows_on_a_pipe_again_start_nothing(tmp_path: Path, endpoint: LocalEndpoint) -> None:
@@ -200,7 +211,7 @@ async def test_a_long_check_is_shown_and_a_signal_ends_it_with_nothing_sent_and_
     assert shown.endswith("m2async: interrupted before the whole manifest was checked; nothing was sent\n")
     assert "Traceback" not in shown
     assert written.count("\x1b[?25h") >= written.count("\x1b[?25l")  # the cursor is shown again
-    assert in_ledger(ledger) == {}
+    assert not is_there(ledger)
 
 
 async def test_a_short_check_shows_no_bar_of_its_own(tmp_path: Path, endpoint: LocalEndpoint) -> None:
@@ -232,3 +243,59 @@ def test_a_manifest_that_cannot_be_taken_from_standard_input_is_told(tmp_path: P
         assert ended.returncode == 2
         assert complaint in ended.stderr
         assert "Traceback" not in ended.stderr
+
+
+async def waits_for(process: Process, path: Path) -> None:
+    """Wait until the process has a file open."""
+
+    def has_it_open() -> bool:
+        with contextlib.suppress(FileNotFoundError):  # another file was closed meanwhile
+            return any(fd.readlink() == path for fd in Path(f"/proc/{process.pid}/fd").iterdir())
+        return False
+
+    while not has_it_open():
+        await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("jobs.csv", HEAD + lines(0, 3), HEAD + lines(0, 2) + lines(9, 10)),
+        ("jobs.csv", HEAD + lines(0, 3), HEAD + lines(0, 2)),
+        ("jobs.csv", HEAD + lines(0, 3), HEAD + lines(0, 3) + "\n"),
+        ("jobs.jsonl", JSON_ROW.format("A"), JSON_ROW.format("B")),
+        ("jobs.yaml", YAML_ROW.format("A"), YAML_ROW.format("B")),
+    ],
+    ids=["another row", "cut", "a line feed", "jsonl", "yaml"],
+)
+@pytest.mark.parametrize("named", [[], ["--run", "night"]], ids=["", "named"])
+async def test_a_manifest_that_changes_while_it_is_read_is_an_error_and_nothing_is_sent(
+    tmp_path: Path, endpoint: LocalEndpoint, name: str, before: str, after: str, named: list[str]
+) -> None:
+    path, ledger = tmp_path / name, tmp_path / "ledger.db"
+    first = await m2async("submit", manifest(tmp_path, lines(50, 51), "x.csv"), "--ledger", ledger, url=endpoint.url)
+    assert first.code == 0
+    path.write_text(before)
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with running("submit", path, "--ledger", ledger, *named, url=endpoint.url) as process:
+            await waits_for(process, ledger)  # its digest is known
+            path.write_text(after)
+            other.execute("ROLLBACK")
+            out, err = await written(process.stdout), await written(process.stderr)
+            assert (await process.wait(), out) == (2, b"")
+    assert f"{path} was changed while it was read: {path}: its rows are not those of its digest; nothing was sent" in (
+        err.decode()
+    )
+    assert len(await really_started(endpoint.url)) == 1
+    assert list(in_ledger(ledger).values()) == [1]
+
+
+async def test_a_check_and_a_dry_run_say_that_the_manifest_changes(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        read = Manifest(stack, str(manifest(tmp_path, lines(0, 3))), None, {})
+        assert read.digest
+        manifest(tmp_path, lines(0, 4))
+        with pytest.raises(typer.Exit) as ended, read.unchanged(), read.rows({}) as rows:
+            assert len(list(rows)) == 3
+        assert ended.value.exit_code == 2

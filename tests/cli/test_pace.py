@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from m2async import LocalEndpoint, open_ledger
+from m2async import LocalEndpoint, M2Client, Submitter, open_ledger
+from m2async.ledger import RunStoppedError
 from tests.cli.terminal import m2async, running, written
 from tests.cli.test_submit import executions, manifest
 
@@ -27,7 +29,10 @@ async def test_the_rate_of_a_run_in_progress_is_set_from_another_terminal(tmp_pa
                 err = (await written(process.stderr)).decode()
                 assert await process.wait() == 0
         assert len(await executions(endpoint)) == 300
-    assert err.startswith("m2async: 5000 calls a second, bursts of 20, from now on\n300 of 300 jobs started")
+    assert err.startswith(f"ledger {ledger} is new: it knows of no earlier run\n")
+    assert err.partition("\n")[2].startswith(
+        "m2async: 5000 calls a second, bursts of 20, from now on\n300 of 300 jobs started"
+    )
 
 
 async def test_a_run_in_progress_is_paused_goes_on_and_is_stopped_from_another_terminal(tmp_path: Path) -> None:
@@ -72,14 +77,71 @@ async def counts(ledger: Path) -> dict[str, int]:
         return {state.label: count for state, count in (await (await opened.run("night")).counts()).items()}
 
 
-@pytest.mark.parametrize("order", ["pause", "unpause", "stop"])
-async def test_a_run_that_is_not_in_progress_is_told_nothing(tmp_path: Path, order: str) -> None:
+async def test_a_run_that_was_told_nothing_and_is_not_in_progress_cannot_be_let_go_on(tmp_path: Path) -> None:
     async with LocalEndpoint() as endpoint:
         told = ("submit", manifest(tmp_path), "--run", "night", "--ledger", tmp_path / "ledger.db")
         assert (await m2async(*told, url=endpoint.url)).code == 0
-    late = await m2async(order, "night", "--ledger", tmp_path / "ledger.db")
+    late = await m2async("unpause", "night", "--ledger", tmp_path / "ledger.db")
     assert (late.code, late.out) == (2, "")
-    assert late.err.startswith("m2async: run night is not in progress: ")
+    assert late.err.startswith("m2async: run night is not in progress; to go on with it: m2async resume night ")
+
+
+async def test_a_stop_holds_for_whoever_repeats_the_command_until_it_is_taken_back(tmp_path: Path) -> None:
+    ledger, jobs = tmp_path / "ledger.db", manifest(tmp_path, 500)
+    async with LocalEndpoint() as endpoint:
+        submit = ("submit", jobs, "--run", "night", "--ledger", ledger, "--output", "jsonl")
+        async with running(*submit, "--rate", "50", url=endpoint.url) as process:
+            assert process.stdout is not None
+            await process.stdout.receive()
+            assert (await m2async("stop", "night", "--ledger", ledger)).code == 0
+            printed = asyncio.ensure_future(written(process.stdout))
+            assert await process.wait() == 3
+            await printed
+        started = len(await executions(endpoint))
+        for again in (("submit", jobs, "--run", "night"), ("resume", "night"), ("restart", "night", "--failed")):
+            refused = await m2async(*again, "--ledger", ledger, url=endpoint.url)
+            assert (refused.code, refused.out) == (3, "")
+            assert re.search(
+                r"run 'night' was stopped at 20\S+Z \(m2async stop\); [^;]*: m2async unpause night", refused.err
+            )
+        async with M2Client(**endpoint.client_settings()) as client:
+            with pytest.raises(RunStoppedError):
+                await Submitter(client, ledger=ledger, run="night").__aenter__()
+        assert (await m2async("reconcile", "night", "--ledger", ledger, url=endpoint.url)).code == 0
+        assert "stopped until m2async unpause" in (await m2async("watch", "night", "--ledger", ledger)).out
+        assert len(await executions(endpoint)) == started < 500
+        assert (await m2async("unpause", "night", "--ledger", ledger)).code == 0
+        assert (await m2async("resume", "night", "--ledger", ledger, url=endpoint.url)).code == 0
+        assert len(await executions(endpoint)) == 500
+
+
+@pytest.mark.parametrize("command", ["submit", "resume"])
+async def test_a_run_that_was_paused_stays_paused_when_it_is_started_again(tmp_path: Path, command: str) -> None:
+    ledger, jobs = tmp_path / "ledger.db", manifest(tmp_path, 500)
+    async with LocalEndpoint() as endpoint:
+        submit = ("submit", jobs, "--run", "night", "--ledger", ledger, "--output", "jsonl")
+        async with running(*submit, "--rate", "50", url=endpoint.url) as process:
+            assert process.stdout is not None
+            await process.stdout.receive()
+            assert (await m2async("pause", "night", "--ledger", ledger)).code == 0
+            while await under_way(ledger):
+                await anyio.lowlevel.checkpoint()
+            process.kill()
+        before = len(await executions(endpoint))
+        again = submit if command == "submit" else ("resume", "night", "--ledger", ledger, "--output", "jsonl")
+        async with running(*again, url=endpoint.url) as process:
+            assert process.stderr is not None
+            printed = asyncio.ensure_future(written(process.stdout))
+            said = b""
+            while b"m2async: paused: nothing more is sent for now\n" not in said:
+                said += await process.stderr.receive()
+            assert (await m2async("status", "night", "--ledger", ledger)).code == 0  # a while, in which it could send
+            assert len(await executions(endpoint)) - before <= 1  # what was under way when it was killed
+            assert (await m2async("unpause", "night", "--ledger", ledger)).code == 0
+            with anyio.fail_after(60):
+                assert await process.wait() == 0
+            await printed
+        assert len(await executions(endpoint)) == 500
 
 
 async def test_the_next_command_keeps_its_own_pace(tmp_path: Path) -> None:
@@ -88,7 +150,8 @@ async def test_the_next_command_keeps_its_own_pace(tmp_path: Path) -> None:
         assert (await m2async(*told, url=endpoint.url)).code == 0
         late = await m2async("rate", "night", "80", "--ledger", tmp_path / "ledger.db")
     assert late.code == 2
-    assert late.err == "m2async: run night is not in progress: give --rate to `m2async resume night`\n"
+    go_on = f"m2async resume night --rate 80 --ledger {tmp_path / 'ledger.db'}"
+    assert late.err == f"m2async: run night is not in progress; to go on with it at this rate: {go_on}\n"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import re
 import signal
 import subprocess
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ import anyio
 import pytest
 import typer
 
-from m2async import LocalEndpoint
+from m2async import LocalEndpoint, ScriptJob, StartBatchJob
 from m2async.cli.probe import parse_asking, parse_load
+from m2async.clock import steady_time
 from m2async.ledger import RowState, open_ledger
 from tests.campaigns.faults import really_started, serving
-from tests.cli.terminal import APPLICATION, COMMAND, m2async, on_terminal, plain, settings
-from tests.scripted import error, scripted
+from tests.cli.terminal import APPLICATION, COMMAND, m2async, on_terminal, plain, running, settings, written
+from tests.cli.test_ledger import prefixed, shell
+from tests.scripted import ScriptedServer, Step, error, hang, scripted, started
 
 REAL = ("-a", APPLICATION, "--start-real-jobs", "--script", "POSTTRAN")
 
@@ -205,6 +209,93 @@ async def test_ctrl_c_cancels_what_was_started_and_prints_what_was_found(url: st
     executions = await really_started(url)
     assert executions
     assert all(execution["status"] in {"Cancelling", "Cancelled", "Succeeded"} for execution in executions)
+
+
+def refusing(server: ScriptedServer, cancel: Step) -> Step:
+    """Starts every job, and does so with every cancellation."""
+
+    async def step(writer: asyncio.StreamWriter) -> None:
+        is_cancel = server.requests[-1].split(b" ")[1].endswith(b"/cancel")
+        await (cancel if is_cancel else started(f"e-{len(server.requests)}"))(writer)
+
+    return step
+
+
+async def test_what_cannot_be_cancelled_is_named_and_the_next_probe_tells_of_it(tmp_path: Path) -> None:
+    options = ("--rate", "20", "--seconds", "1", "--ledger", tmp_path / "ledger.db")
+    async with scripted(started()) as server:
+        server.steps = [refusing(server, error(403, "AccessDeniedException"))]
+        ended = await m2async("probe", *REAL, *options, url=server.url)
+        ids = [f"e-{number}" for number in range(1, 21)]
+        assert ended.code == 1
+        assert all(f"{each}: AccessDeniedException" in ended.out for each in ids)
+        [name] = re.findall(r"to go on cancelling: m2async cancel (probe-\S+)", ended.out)
+        server.steps = [error(404, "ResourceNotFoundException")]
+        following = await m2async("probe", *REAL, *options, url=server.url)
+    assert f"20 executions of an earlier probe may be running: m2async cancel {name} --ledger " in following.err
+
+
+async def test_a_second_ctrl_c_names_what_is_not_cancelled(tmp_path: Path) -> None:
+    options = ("--rate", "20", "--seconds", "20", "--ledger", tmp_path / "ledger.db")
+    async with scripted(started()) as server:
+        asked = asyncio.Event()
+
+        async def cancel(writer: asyncio.StreamWriter) -> None:
+            asked.set()
+            await hang(writer)
+
+        server.steps = [refusing(server, cancel)]
+        async with running("probe", *REAL, *options, url=server.url) as process:
+            while len(server.requests) < 5:
+                await server.arrived.wait()
+                await asyncio.sleep(0)
+            process.send_signal(signal.SIGINT)
+            await asked.wait()
+            process.send_signal(signal.SIGINT)
+            told = (await written(process.stderr)).decode()
+            assert await process.wait() == 130
+    assert all(f"\ne-{number}\n" in told for number in range(1, 6))
+    assert re.search(r"to go on cancelling: m2async cancel probe-\S+", told)
+
+
+async def test_lost_answers_are_said_as_jobs_may_run(tmp_path: Path) -> None:
+    options = ("--rate", "20", "--seconds", "1", "--ledger", tmp_path / "ledger.db")
+    async with scripted(error(500, "InternalServerException")) as server:
+        ended = await m2async("probe", *REAL, *options, url=server.url)
+    assert ended.code == 1
+    assert re.search(
+        r"20 calls may have started a job: m2async reconcile (\S+) (--ledger \S+), then m2async cancel \1 \2\n",
+        ended.err,
+    )
+
+
+async def test_a_probe_that_begins_in_the_second_of_another_has_a_run_of_its_own(url: str, tmp_path: Path) -> None:
+    """One that was killed at once, and given again."""
+    path, began = tmp_path / "ledger.db", datetime.now()
+    names = [f"probe-{began + timedelta(seconds=number):%Y%m%d-%H%M%S}" for number in range(120)]
+    async with open_ledger(path) as ledger:
+        for name in names:
+            async with await ledger.open_run(name) as run:
+                row = await run.add("call-000001", StartBatchJob(APPLICATION, ScriptJob("POSTTRAN")))
+                await run.intend(row.number, 1, steady_time())
+    ended = await m2async("probe", *REAL, "--rate", "20", "--seconds", "0.5", "--ledger", path, url=url)
+    assert ended.code == 0, ended.err
+    [own] = re.findall(r"recorded in run (\S+)-2\.", ended.err)
+    assert (
+        f"with another ledger takes what is started here for somebody else's; with this one: --ledger {path}\n"
+        in ended.err
+    )
+    assert own in names
+
+
+async def test_a_ledger_that_is_full_ends_it_with_a_message_and_all_is_cancelled(url: str, tmp_path: Path) -> None:
+    options = ("--rate", "200", "--seconds", "20", "--ledger", str(tmp_path / "ledger.db"))
+    ended = await shell(prefixed("ulimit -f 400; exec", "probe", *REAL, *options), url)
+    assert ended.code == 3, ended
+    assert re.search(r"m2async: ledger .*: has reached the limit on the size of files", ended.err), ended.err
+    executions = await really_started(url)
+    assert executions
+    assert {execution["status"] for execution in executions} <= {"Cancelling", "Cancelled", "Succeeded"}
 
 
 async def test_after_a_kill_reconcile_and_cancel_go_on(slow_url: str, tmp_path: Path) -> None:

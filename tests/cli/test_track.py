@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import product
 from pathlib import Path
@@ -17,15 +19,17 @@ import anyio
 import pytest
 import typer
 
-from m2async import LocalEndpoint
-from m2async.cli.track import exit_code, parse_rules
-from m2async.ledger import ExecutionCount, RowState
+from m2async import LocalEndpoint, RestartJob, open_ledger
+from m2async.cli.rules import parse_rules
+from m2async.cli.track import exit_code
+from m2async.ledger import ExecutionCount, Observation, RowState
 from m2async.local import load_definitions
 from m2async.service.responses import TERMINAL_STATUSES
 from m2async.service.results import OPEN_STATUSES
 from tests.campaigns.faults import really_started
-from tests.cli.terminal import APPLICATION, COMMAND, m2async, on_terminal, plain, settings
+from tests.cli.terminal import APPLICATION, COMMAND, m2async, on_terminal, plain, running, settings, written
 from tests.cli.test_ledger import Book
+from tests.scripted import answer, scripted, started
 
 JOBS = {"GOOD": (0.1, 0), "WARN": (0.1, 4), "BAD": (0.1, 12), "LONG": (600.0, 0)}
 
@@ -149,10 +153,10 @@ async def test_a_rule_for_a_row_that_is_not_there_is_refused(book: Book, tmp_pat
 async def test_track_of_a_run_in_another_account_concludes_nothing(book: Book, tmp_path: Path) -> None:
     await book.submit(manifest(tmp_path, "GOOD"))
     async with LocalEndpoint(definitions=(), extra_applications=["other"]) as elsewhere:
-        tracked = await m2async("track", "night", "--ledger", book.path, url=elsewhere.url)
+        tracked = await m2async("track", "night", "--ledger", book.path, "--moved", url=elsewhere.url)
     assert tracked.code == 3
     assert "left as they were" in tracked.err
-    assert (await book("track", "night")).code == 0
+    assert (await book("track", "night", "--moved")).code == 0
 
 
 # --wait
@@ -214,7 +218,32 @@ async def test_cancelling_a_row_that_is_not_there_is_refused(book: Book, tmp_pat
     assert [e["status"] for e in await really_started(book.url)] != ["Cancelling"]
 
 
+async def test_a_status_that_a_terminal_would_obey_is_written_out(tmp_path: Path) -> None:
+    """On its bar, its lines, and in the listings; what looks like a style of ours is text."""
+    hostile = "[/red] \x1b]0;owned\x07"
+    listed = {"applicationId": APPLICATION, "executionId": "e-1", "startTime": time.time(), "endTime": time.time()}
+    execution = listed | {"status": hostile, "returnCode": "\x9b31m", "jobName": "X"}
+    ledger = ("--ledger", tmp_path / "ledger.db")
+    async with scripted(started("e-1")) as server:
+        submit = ("submit", manifest(tmp_path, "GOOD"), "--run", "night", "--no-preflight", *ledger)
+        assert (await m2async(*submit, url=server.url)).code == 0
+        server.steps = [answer(200, {"batchJobExecutions": [execution], **execution})]
+        for command in (("track",), ("track", "--output", "jsonl"), ("status",), ("watch",)):
+            code, shown = await on_terminal(*command, "night", *ledger, url=server.url)
+            assert code in {0, 1}, shown
+            assert not any(each in shown for each in ("\x1b]", "\x9b", "\x07"))
+            assert "Traceback" not in shown
+
+
 # restart
+
+
+async def restarted_elsewhere(book: Book, step: str) -> None:
+    """Restart the first execution that failed, with another ledger."""
+    [failed, *_] = [each for each in await really_started(book.url) if each["status"] == "Failed"]
+    path, row = book.folder / "other.csv", f"again,{APPLICATION},{failed['executionId']},{step}"
+    path.write_text(f"key,application_id,restart_execution_id,from_step\n{row}\n")
+    assert (await m2async("submit", path, "--ledger", book.folder / "other.db", url=book.url)).code == 0
 
 
 async def test_what_failed_is_restarted_from_the_step_where_it_failed(book: Book, tmp_path: Path) -> None:
@@ -236,6 +265,23 @@ async def test_what_failed_is_restarted_from_the_step_where_it_failed(book: Book
     ]
 
 
+async def test_the_summary_of_a_restart_counts_what_it_did(book: Book, tmp_path: Path) -> None:
+    await book.submit(manifest(tmp_path, "GOOD", "GOOD", "BAD"), "--wait")
+    for _ in range(2):  # the second time its row has had two attempts
+        restarted = await book("restart", "night", "--failed", "--rate", "100")
+        assert re.search(r"^1 of 1 jobs started in [\d.]+ s; 2 started before$", restarted.err, re.MULTILINE)
+        while (await really_started(book.url))[-1]["status"] != "Failed":
+            pass
+
+
+async def test_a_restart_of_nothing_that_failed_says_why_it_does_nothing(book: Book, tmp_path: Path) -> None:
+    await book.submit(manifest(tmp_path, "GOOD", "GOOD"), "--wait")
+    refused = await book("restart", "night", "--failed")
+    assert refused.code == 1
+    assert "none failed: 2 executions succeeded, 0 have no result yet" in refused.err
+    assert "no execution was restarted" in refused.err
+
+
 async def test_a_restart_takes_the_step_that_is_named_or_says_which_there_are(book: Book, tmp_path: Path) -> None:
     await book.submit(manifest(tmp_path, "BAD", "BAD"), "--wait")
     refused = await book("restart", "night", "--failed", "--from-step", "STEP9")
@@ -247,6 +293,91 @@ async def test_a_restart_takes_the_step_that_is_named_or_says_which_there_are(bo
     assert len(listed) == 3
     marker = listed[2]["batchJobIdentifier"]["restartBatchJobIdentifier"]
     assert marker == {"executionId": listed[1]["executionId"], "jobStepRestartMarker": {"fromStep": "STEP2"}}
+
+
+async def test_a_restart_that_was_killed_before_it_sent_anything_goes_on(book: Book, tmp_path: Path) -> None:
+    await book.submit(manifest(tmp_path, "BAD", "BAD"), "--wait")
+    async with open_ledger(book.path) as ledger, await ledger.open_run("night") as run:
+        row = await run.row("bad-0")
+        assert row.execution_id is not None
+        await run.restart(row.number, row.attempts, RestartJob(row.execution_id, "STEP2"), "as the command leaves it")
+        await run.intend(row.number, 2, time.time())
+    again = await book("restart", "night", "--failed", "--key", "bad-0", "--settle", "0.1")
+    assert (again.code, "1 job was marked for restart before" in again.err) == (0, True)
+    restarted = [e["batchJobIdentifier"] for e in await really_started(book.url)][2:]
+    assert [each["restartBatchJobIdentifier"]["executionId"] for each in restarted] == [row.execution_id]
+    once_more = await book("restart", "night", "--failed", "--key", "bad-1", "--from-step", "STEP9")
+    assert (once_more.code, len(await really_started(book.url))) == (1, 3)
+
+
+async def test_what_somebody_else_restarted_is_not_restarted_and_stays_as_it_is(book: Book, tmp_path: Path) -> None:
+    await book.submit(manifest(tmp_path, "BAD", "BAD"), "--wait")
+    await restarted_elsewhere(book, "STEP2")
+    refused = await book("restart", "night", "--failed")
+    assert (refused.code, len(await really_started(book.url))) == (3, 3)
+    assert "from STEP2" in refused.err
+    assert "which no row of the ledger explains" in refused.err
+    exported = (await book("export", "night", "--format", "jsonl")).lines
+    assert [(line["state"], line["status"]) for line in exported] == [("started", "Failed")] * 2
+    assert (await book("restart", "night", "--failed", "--start-anyway", "--rate", "100")).code == 0
+    assert len(await really_started(book.url)) == 5
+
+
+async def test_what_somebody_else_restarted_is_not_restarted_by_a_run_in_progress(book: Book, tmp_path: Path) -> None:
+    submit = ("submit", manifest(tmp_path, "BAD", "LONG"), "--run", "night", "--ledger", book.path, "--wait")
+    async with running(*submit, url=book.url) as process:
+        while (await really_started(book.url))[:1] == [] or (await really_started(book.url))[0]["status"] != "Failed":
+            pass
+        await restarted_elsewhere(book, "STEP3")
+        refused = await book("restart", "night", "--failed")
+        assert (refused.code, len(await really_started(book.url))) == (3, 3)
+        assert "which no row of the ledger explains" in refused.err
+        process.terminate()
+
+
+async def test_a_run_in_progress_restarts_what_failed_when_another_terminal_says_so(book: Book, tmp_path: Path) -> None:
+    submit = ("submit", manifest(tmp_path, "BAD", "LONG"), "--run", "night", "--ledger", book.path, "--wait")
+    async with running(*submit, url=book.url) as process:
+        while (await really_started(book.url))[:1] == [] or (await really_started(book.url))[0]["status"] != "Failed":
+            pass
+        restarted = await book("restart", "night", "--failed", "--key", "bad-0", "--from-step", "STEP2")
+        assert restarted.code == 0
+        assert "run night is in progress: the process that submits it restarts them now" in restarted.err
+        while len(await really_started(book.url)) < 3:
+            pass
+        assert (await book("cancel", "night", "--key", "long-1")).code == 0
+        with anyio.fail_after(60):
+            assert await process.wait() == 1
+            out = (await written(process.stdout)).decode()
+    executions = await really_started(book.url)
+    assert len(executions) == 3
+    [marker] = [e["batchJobIdentifier"].get("restartBatchJobIdentifier") for e in executions][2:]
+    assert marker == {"executionId": executions[0]["executionId"], "jobStepRestartMarker": {"fromStep": "STEP2"}}
+    assert executions[2]["executionId"] in out
+
+
+async def test_before_a_restart_the_service_is_asked_how_each_execution_stands_now(book: Book, tmp_path: Path) -> None:
+    await book.submit(manifest(tmp_path, "GOOD", "LONG", "BAD"))
+    while [e["status"] for e in await really_started(book.url)] != ["Succeeded", "Running", "Failed"]:
+        pass
+    async with open_ledger(book.path) as ledger:  # which has it that all have failed, or are gone
+        view = await ledger.run("night")
+        executions = [execution async for execution in view.all_executions()]
+        await view.observe(
+            [
+                Observation(
+                    each.number, each.execution_id, "Failed", "8", None, None, ended=True, gone=each.number == 2
+                )
+                for each in executions
+            ]
+        )
+    restarted = await book("restart", "night", "--failed", "--from-step", "STEP1")
+    assert restarted.code == 0
+    assert "good-0 is not restarted: Succeeded with return code 0" in restarted.err
+    markers = [e["batchJobIdentifier"].get("restartBatchJobIdentifier") for e in await really_started(book.url)]
+    assert [marker and marker["executionId"] for marker in markers] == [None, None, None, executions[2].execution_id]
+    exported = (await book("export", "night", "--format", "jsonl")).lines
+    assert [line["status"] for line in exported][:2] == ["Succeeded", "Running"]
 
 
 async def test_nothing_is_restarted_that_did_not_fail(book: Book, tmp_path: Path) -> None:

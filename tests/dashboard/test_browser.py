@@ -145,7 +145,7 @@ async def test_a_run_is_followed_paced_paused_continued_and_cancelled_from_the_p
         await shows(page, "executions", "Cancelled")
         await shows(page, "troubles", KEY.format(""))
         await shows(page, "orders", "not in progress")
-        assert await page.get_by_role("button", name="Pause").is_disabled()
+        assert await page.get_by_role("button", name="Go on").is_enabled()  # as it was stopped, which holds
         assert await page.get_by_role("button", name="Set rate").is_disabled()
         page.was_quiet()
 

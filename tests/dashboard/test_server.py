@@ -14,7 +14,7 @@ import aiohttp
 import anyio
 import pytest
 
-from m2async import LocalEndpoint, M2Client, ScriptJob, StartBatchJob, Submitter
+from m2async import Destination, LocalEndpoint, M2Client, ScriptJob, StartBatchJob, Submitter
 from m2async.dashboard.server import serve
 from m2async.ledger import Ledger, open_ledger
 
@@ -285,6 +285,18 @@ async def test_executions_are_cancelled_and_what_came_of_it_is_shown(
     async with dashboard.session.get(f"{endpoint.url}/_local/executions") as answer:
         assert {each["status"] for each in (await answer.json())["executions"]} == {"Cancelled"}
     assert ("night", "asked the service to cancel 6 executions: 6 cancelling") in dashboard.reported
+
+
+async def test_a_run_that_was_sent_elsewhere_is_neither_stopped_nor_cancelled_from_here(dashboard: Dashboard) -> None:
+    async with await dashboard.ledger.open_run("night") as run:
+        await run.plan([("row", job())])
+        await run.belong_to(Destination("https://m2.eu-west-1.amazonaws.com", "eu-west-1"))
+        await run.intend(1, 1, 1.0)
+        await run.started(1, 1, "e")
+        assert (await dashboard("/run/cancel?name=night", {}))[0] == 200
+        said = "was sent to https://m2.eu-west-1.amazonaws.com in eu-west-1; this goes to"
+        await dashboard.shown("/run/events?name=night", lambda parts: said in parts.get("done", ""))
+        assert not (await run.orders()).stopped
 
 
 async def test_without_credentials_cancelling_says_so_and_stops_nothing(tmp_path: Path) -> None:

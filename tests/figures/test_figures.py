@@ -195,7 +195,7 @@ def test_jobs_of_many_names_are_summed_up_by_the_most_frequent_and_restarts_toge
     assert (figures.names[0].name, figures.names[0].jobs) == ("restarts", 3)
 
 
-async def test_figures_of_fifty_thousand_rows_are_read_in_less_than_a_second(tmp_path: Path) -> None:
+async def test_figures_of_fifty_thousand_rows_cost_less_than_a_second_of_the_processor(tmp_path: Path) -> None:
     written = Written()
     async with open_ledger(tmp_path / "ledger.db", clock=written.clock) as ledger:
         async with await ledger.open_run("night") as run:
@@ -204,8 +204,8 @@ async def test_figures_of_fifty_thousand_rows_are_read_in_less_than_a_second(tmp
         view = await ledger.run("night")
         least = float("inf")
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.process_time()
             await read_figures(view)
-            least = min(least, time.perf_counter() - began)
+            least = min(least, time.process_time() - began)
             await asyncio.sleep(0)
     assert least < 1.0

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from m2async import LocalEndpoint, M2Client, ScriptJob, StartBatchJob, Submitter
 from m2async.errors import AuthenticationException, CallError
@@ -74,6 +75,18 @@ async def test_what_runs_is_cancelled_and_what_has_ended_is_told_so(client: M2Cl
         ]
 
 
+async def test_an_id_that_no_service_can_have_given_keeps_no_other_from_it(client: M2Client, tmp_path: Path) -> None:
+    async with open_ledger(tmp_path / "ledger.db") as ledger:
+        await submit(client, ledger, "LONG", "LONG")
+        view = await ledger.run("night")
+        first, second = [execution async for execution in view.all_executions()]
+        executions = [replace(first, execution_id="id with space"), second]
+        ends = [end async for end in cancel_executions(client, Calls(1000, quietly), view, executions)]
+        assert [end.outcome for end in ends] == ["not cancelled", "cancelling"]
+        assert "no white space" in ends[0].reason
+        assert await ended(client, second) == "Cancelled"
+
+
 async def test_one_that_cannot_be_cancelled_keeps_no_other_from_it(client: M2Client, tmp_path: Path) -> None:
     async with open_ledger(tmp_path / "ledger.db") as ledger:
         await submit(client, ledger, "LONG", "LONG")
@@ -99,3 +112,14 @@ async def test_what_every_call_would_meet_ends_it(client: M2Client, tmp_path: Pa
                 async for _ in cancel_executions(stranger, Calls(1000, quietly), view, executions):
                     pass
         assert (await client.get_batch_job_execution(APPLICATION, executions[0].execution_id)).status != "Cancelled"
+
+
+async def test_an_id_that_can_be_none_keeps_no_other_from_being_cancelled(client: M2Client, tmp_path: Path) -> None:
+    async with open_ledger(tmp_path / "ledger.db") as ledger:
+        await submit(client, ledger, "LONG", "LONG")
+        view = await ledger.run("night")
+        first, second = [execution async for execution in view.all_executions()]
+        of_old = replace(first, execution_id="id with space")  # as an earlier version took it
+        told = [end async for end in cancel_executions(client, Calls(1000, quietly), view, [of_old, second])]
+    assert [each.outcome for each in told] == ["not cancelled", "cancelling"]
+    assert "must have 1 to 80 characters and no white space" in told[0].reason

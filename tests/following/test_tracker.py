@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from m2async import M2Client, ResourceNotFoundException, RetryPolicy, ThrottlingException, Tracker
+from m2async import (
+    DEFAULT_APPLICATION_ID,
+    LocalEndpoint,
+    M2Client,
+    ResourceNotFoundException,
+    RetryPolicy,
+    ScriptJob,
+    SentElsewhereError,
+    StartBatchJob,
+    Submitter,
+    ThrottlingException,
+    Tracker,
+)
 from m2async.errors import CallError
 from m2async.ledger import Ledger, RowState, open_ledger
 from m2async.service.results import Result
@@ -174,6 +186,50 @@ async def test_a_throttle_that_does_not_pass_ends_it_in_that_error(ledger: Ledge
             await anext(aiter(tracked))
 
 
+@pytest.mark.parametrize("lag", [60.0, 500.0])
+async def test_new_executions_that_reads_do_not_show_yet_are_open_until_they_do(ledger: Ledger, lag: float) -> None:
+    simulation = Simulation(definitions((20.0, 0)))
+    async with planned(ledger, 3, 1) as run:
+        await simulation.start(run)
+    began = simulation.now
+    simulation.fail = lambda path: not_shown(simulation, path) if simulation.now - began < lag else None
+    results = set()
+    async with simulation.client() as client, tracker(client, ledger, simulation) as tracked:
+        async for change in tracked:
+            results.add((change.execution.gone, change.judgement.result))
+    assert results == {(True, Result.OPEN), (False, Result.SUCCESS)}
+    assert list((await ends(ledger)).values()) == [("Succeeded", "0")] * 3
+
+
+async def test_what_was_gone_is_looked_for_once_by_whoever_follows_the_run_again(ledger: Ledger) -> None:
+    simulation = Simulation(definitions((20.0, 0)))
+    async with planned(ledger, 3, 1) as run, simulation.client() as client:
+        await simulation.start(run)
+        view = await ledger.run("night")
+        simulation.fail = lambda path: not_shown(simulation, path)
+        for judged in (["gone"] * 3, []):
+            simulation.calls.clear()
+            async with tracker(client, ledger, simulation) as tracked:
+                told = [change.judgement.reason.partition(":")[0] async for change in tracked if change.execution.ended]
+            assert told == judged
+            alone = [count for kind, count in simulation.calls.items() if kind not in {"ids", "window"}]
+            assert alone == [6 if judged else 1] * 3
+        assert {alike.judgement.result for alike in await view.execution_counts()} == {Result.FAILURE}
+        simulation.fail = lambda path: None
+        async with tracker(client, ledger, simulation) as tracked:
+            assert {change.judgement.result async for change in tracked} == {Result.SUCCESS}
+    assert [execution.gone async for execution in view.all_executions()] == [False] * 3
+
+
+def not_shown(simulation: Simulation, path: str) -> web.Response:
+    """Answer as where what is read lags behind what was written."""
+    resource = path.partition("?")[0].rpartition("/")[2]
+    if resource == "batch-job-executions":
+        return simulation.answer(200, {"batchJobExecutions": []})
+    unknown = {"message": "not found", "resourceId": resource, "resourceType": "execution"}
+    return simulation.answer(404, unknown, **{"x-amzn-ErrorType": "ResourceNotFoundException"})
+
+
 async def test_an_execution_that_the_service_does_not_know_any_more_is_a_failure_and_ends_the_wait(
     ledger: Ledger,
 ) -> None:
@@ -193,7 +249,7 @@ async def test_an_execution_that_the_service_does_not_know_any_more_is_a_failure
     assert reasons["row-0"].result is Result.FAILURE
     assert "last seen" in reasons["row-0"].reason
     assert reasons["row-1"].result is Result.SUCCESS
-    assert simulation.now - simulation.service.application(APPLICATION).created_at < 200
+    assert 600 < simulation.now - simulation.service.application(APPLICATION).created_at < 700
 
 
 async def test_an_execution_that_is_missing_from_lists_but_there_is_followed_all_the_same(ledger: Ledger) -> None:
@@ -254,3 +310,15 @@ async def test_many_pages_are_read_only_as_far_as_something_is_sought(ledger: Le
             pass
     looks = len(simulation.slept) + 1
     assert simulation.calls.total() == looks
+
+
+async def test_a_run_that_was_sent_elsewhere_is_not_followed_here(tmp_path: Path, endpoint: LocalEndpoint) -> None:
+    path = tmp_path / "ledger.db"
+    async with M2Client(**endpoint.client_settings()) as client, Submitter(client, ledger=path) as submitter:
+        await submitter.submit(StartBatchJob(DEFAULT_APPLICATION_ID, ScriptJob("A")), key="a")
+    async with LocalEndpoint() as elsewhere, M2Client(**elsewhere.client_settings()) as client:
+        with pytest.raises(SentElsewhereError):
+            async with Tracker(client, path, "default"):
+                pass
+    async with M2Client(**endpoint.client_settings()) as client, Tracker(client, path, "default") as tracker:
+        await tracker.refresh()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from m2async import FileJob, RestartJob, S3Job, ScriptJob, StartBatchJob
 from m2async.ledger import Ledger, LedgerRow, RowState, Run
+from m2async.ledger.sqlite.schema import APPLICATION_ID
+from m2async.ledger.sqlite.statements import migrations
 from m2async.service.requests import Job
 
 APPLICATION = "carddemolocalapplication23"
@@ -63,3 +66,20 @@ async def state_of(run: Run, number: int) -> RowState:
 
 def files_in(directory: Path) -> set[str]:
     return {file.name for file in directory.iterdir()}
+
+
+OLDER = migrations()[:4]
+"""What leads to an older schema."""
+
+
+def older(path: Path) -> None:
+    """Make a ledger of an older version, with a run of one row."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("\n;\n".join(OLDER))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(OLDER)}")
+        connection.execute("INSERT INTO runs (id, name, planned, rows, created_at) VALUES (1, 'run', 1, 1, 5)")
+        job = '{"scriptBatchJobIdentifier":{"scriptName":"X"}}'
+        connection.execute("INSERT INTO jobs VALUES (4294967297, 1, 'key', 'application', ?, NULL, NULL)", (job,))
+        connection.commit()
+        connection.execute("PRAGMA journal_mode = WAL")

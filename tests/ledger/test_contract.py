@@ -6,10 +6,12 @@ import asyncio
 import os
 import platform
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from m2async import InvalidRequestError, ScriptJob, StartBatchJob
+from m2async import InvalidRequestError, RestartJob, ScriptJob, StartBatchJob
+from m2async.clock import steady_time
 from m2async.ledger import (
     ClockSetBackError,
     DuplicateKeyError,
@@ -28,6 +30,8 @@ from m2async.ledger import (
     RunInUseError,
     RunNotFoundError,
     RunNotPlannedError,
+    RunStoppedError,
+    open_ledger,
 )
 from tests.ledger.samples import APPLICATION, JOBS, OTHER_APPLICATION, Clock, planned, request, row_of, rows, state_of
 
@@ -105,6 +109,14 @@ async def test_a_run_that_has_no_rows_and_no_plan_is_gone_when_it_is_closed(ledg
         assert run.info.id not in {kept.info.id, meanwhile.info.id}
         assert [row.number for row in await run.page()] == [1, 2]
     assert [summary.info.rows for summary in await ledger.runs()] == [3, 3, 2]
+
+
+async def test_what_a_run_was_told_that_is_gone_is_told_to_no_other(ledger: Ledger) -> None:
+    async with await ledger.open_run("night") as run:
+        await run.stop()
+    async with await ledger.open_run("another") as another:
+        assert another.info.id == run.info.id
+        assert await another.orders() == Orders()
 
 
 async def test_a_plan_without_rows_and_rows_without_a_plan_are_kept(ledger: Ledger) -> None:
@@ -587,6 +599,81 @@ async def test_a_claim_for_one_of_two_doubts_leaves_the_other_open(ledger: Ledge
         assert (attempt.attempt, attempt.state) == (2, STARTED)
 
 
+async def test_a_word_given_in_error_is_replaced_by_another_and_the_history_has_both(ledger: Ledger) -> None:
+    async with planned(ledger) as run:
+        await in_doubt(run)
+        for word in ("wrong", None, "right", "right"):  # the word that stands can be said again
+            await run.resolve(1, 1, word, f"says {word}")
+        row = await row_of(run, 1)
+        assert (row.state, row.execution_id, row.adopted, row.doubts) == (STARTED, "right", False, 0)
+        assert row.error_code is None
+        assert [(entry.event, entry.execution_id) for entry in await run.history(1)] == [
+            (RowEvent.UNKNOWN, None),
+            (RowEvent.CLAIMED, "wrong"),
+            (RowEvent.TAKEN_BACK, None),
+            (RowEvent.NOT_STARTED, None),
+            (RowEvent.TAKEN_BACK, None),
+            (RowEvent.CLAIMED, "right"),
+        ]
+        assert await ledger.claimed(APPLICATION, {"wrong", "right"}) == {"right"}
+        assert await ledger.open_attempts(APPLICATION) == []
+
+
+async def test_a_word_that_cannot_be_leaves_the_one_that_was_given(ledger: Ledger) -> None:
+    async with planned(ledger) as run:
+        await run.intend(2, 1, 1.0)
+        await run.started(2, 1, "of another")
+        await in_doubt(run)
+        await run.resolve(1, 1, "first", "note")
+        before = await row_of(run, 1), await run.history(1)
+        with pytest.raises(ExecutionClaimedError):
+            await run.resolve(1, 1, "of another", "note")
+        assert (await row_of(run, 1), await run.history(1)) == before
+
+
+async def test_once_a_job_was_sent_again_its_word_stands(ledger: Ledger) -> None:
+    async with planned(ledger) as run:
+        await in_doubt(run)
+        await run.resolve(1, 1, None, "note")
+        await run.intend(1, 2, 2.0)
+        for attempt in (1, 2):
+            with pytest.raises(IllegalTransitionError):
+                await run.resolve(1, attempt, "x", "note")
+        await run.refused(1, 2, "ThrottlingException", "slow")
+        with pytest.raises(IllegalTransitionError):
+            await run.resolve(1, 2, "x", "note")
+
+
+async def test_what_was_found_can_be_corrected_by_an_operator_also_after_it_was_given_up(ledger: Ledger) -> None:
+    async with planned(ledger) as run:
+        await in_doubt(run)
+        await run.claim(1, 1, "found", "the only one")
+        await in_doubt(run, 2)
+        await run.not_started(2, 1, "none")
+        await run.give_up(2, 1, "too often")
+        await run.resolve(1, 1, "seen", "note")
+        await run.resolve(2, 1, "seen too", "note")
+        assert [(row.state, row.execution_id) for row in await run.page(limit=2)] == [
+            (STARTED, "seen"),
+            (STARTED, "seen too"),
+        ]
+
+
+async def test_a_row_with_an_earlier_attempt_in_doubt_is_resolved_as_its_one_execution(ledger: Ledger) -> None:
+    async with planned(ledger) as run:
+        for number in (1, 2):
+            await in_doubt(run, number)
+            await in_doubt(run, number, attempt=2, resend=True)
+        await run.resolve(1, 2, "x1", "note")
+        await run.intend(2, 3, 3.0, resend=True)
+        await run.started(2, 3, "x2")
+        assert (await row_of(run, 2)).doubts == 2
+        await run.resolve(2, 3, "x2", "note")
+        assert [(row.execution_id, row.doubts) for row in await run.page(limit=2)] == [("x1", 0), ("x2", 0)]
+        assert await ledger.open_attempts(APPLICATION) == []
+        await run.restart(2, 3, RestartJob("x2", "STEP1"), "note")
+
+
 async def test_a_row_that_was_not_started_may_be_sent_again(ledger: Ledger) -> None:
     async with planned(ledger) as run:
         await in_doubt(run)
@@ -627,21 +714,51 @@ async def test_a_run_in_progress_is_told_its_pace_to_pause_and_to_stop(ledger: L
         assert await run.orders() == Orders(80, 1)
         await view.set_paused(True)
         await view.set_pace(0.5, 20)
-        assert await run.orders() == await view.orders() == Orders(0.5, 20, paused=True)
+        paused = await run.orders()
+        assert paused.at is not None
+        assert paused == await view.orders() == Orders(0.5, 20, paused=True, at=paused.at)
         await view.set_paused(False)
         await view.stop()
-        assert await run.orders() == Orders(0.5, 20, stopped=True)
+        stopped = await run.orders()
+        assert stopped.at is not None
+        assert stopped == Orders(0.5, 20, stopped=True, at=stopped.at)
+        assert stopped.at > paused.at
+        await view.set_paused(True)
+        await view.stop()
+        assert await run.orders() == Orders(0.5, 20, paused=True, stopped=True, at=stopped.at)
+        await view.set_paused(False)
+        taken_back = await run.orders()
+        assert (taken_back.paused, taken_back.stopped) == (False, False)
         async with planned(ledger, name="other") as other:
             assert await other.orders() == Orders()
 
 
-async def test_what_a_run_was_told_holds_until_it_is_opened_again(ledger: Ledger) -> None:
+async def test_a_pause_stays_when_the_run_is_opened_again_and_a_pace_does_not(ledger: Ledger) -> None:
     async with planned(ledger):
         view = await ledger.run("run")
+        await view.set_pace(80, 1)
         await view.set_paused(True)
-    assert (await view.orders()).paused
     async with planned(ledger) as run:
-        assert await run.orders() == await view.orders() == Orders()
+        orders = await run.orders()
+        assert (orders.rate, orders.burst, orders.paused) == (None, None, True)
+
+
+async def test_a_run_that_was_stopped_is_opened_to_be_sent_once_that_is_taken_back(ledger: Ledger) -> None:
+    async with planned(ledger) as run:
+        await run.intend(1, 1, 1.0)
+        await run.stop()
+    view = await ledger.run("run")
+    for _ in range(2):
+        with pytest.raises(RunStoppedError, match="m2async unpause takes that back") as caught:
+            await ledger.open_run("run")
+        assert caught.value.at == (await view.orders()).at
+    assert (await view.row("key-1")).state is INTENT
+    async with await ledger.open_run("run", to_send=False) as run:
+        assert await state_of(run, 1) is UNKNOWN
+        assert (await run.orders()).stopped
+    await view.set_paused(False)
+    async with await ledger.open_run("run") as run:
+        assert not (await run.orders()).stopped
 
 
 # Reading
@@ -662,6 +779,29 @@ async def test_open_attempts_are_told_with_all_that_matching_needs(ledger: Ledge
         assert second.ended_at is not None
         assert second.run_id == two.info.id
         assert [attempt.key for attempt in await ledger.open_attempts(OTHER_APPLICATION)] == ["other"]
+
+
+@pytest.mark.parametrize("where", ["memory", "sqlite"])
+async def test_it_is_told_of_an_attempt_whether_the_service_ended_it_and_when_by_the_uptime(
+    path: Path, where: str
+) -> None:
+    now = steady_time()
+    async with open_ledger("memory:" if where == "memory" else path) as ledger:
+        async with planned(ledger, 4) as run:
+            for number in range(1, 5):
+                await run.intend(number, 1, now + number)
+            await run.unknown(1, 1, "ConnectionLostError", "", ended_by_service=True)
+            await run.unknown(2, 1, "AnswerTimeoutError", "")
+            await run.started(3, 1, "x")
+            [answered] = await run.answered_near(APPLICATION, 3, 0)
+        async with await ledger.open_run(run.info.name, by_hand=True):  # what was under way crashed
+            by_service, timed_out, crashed = await ledger.open_attempts(APPLICATION)
+    assert [each.ended_by_service for each in (by_service, timed_out, crashed)] == [True, False, False]
+    uptimes = [each.uptimes for each in (by_service, timed_out, answered, crashed) if each.uptimes is not None]
+    assert len(uptimes) == 4
+    assert len({each.boot for each in uptimes}) == 1  # also over the end of a process
+    assert [each.sent - uptimes[0].sent for each in uptimes] == pytest.approx([0, 1, 2, 3], abs=1e-3)
+    assert None not in {each.ended for each in uptimes}
 
 
 async def test_claimed_executions_are_those_of_the_application_in_any_run(ledger: Ledger) -> None:
@@ -713,3 +853,79 @@ async def test_errors_name_the_ledger(ledger: Ledger) -> None:
     assert caught.value.ledger == ledger.address
     assert ledger.address in str(caught.value)
     assert caught.value.code == "RunNotFoundError"
+
+
+# Rows that were started together
+
+
+async def together(run: Run, count: int = 2) -> list[str]:
+    """Rows that were started as so many executions."""
+    for number in range(1, count + 1):
+        await in_doubt(run, number)
+    ids = [f"e-{number}" for number in range(1, count + 1)]
+    await run.claim_together(1, [(number, 1) for number in range(1, count + 1)], ids, "as many")
+    return ids
+
+
+async def test_rows_that_were_started_together_hold_all_executions_and_none_is_one_s_own(ledger: Ledger) -> None:
+    async with planned(ledger) as run:
+        ids = await together(run)
+        for row in await run.page(STARTED):
+            assert (row.execution_id, row.candidates, row.adopted, row.doubts) == (None, tuple(ids), True, 0)
+            assert [(e.event, e.execution_id) for e in await run.history(row.number)][1:] == [(RowEvent.GROUPED, None)]
+        assert await ledger.claimed(APPLICATION, [*ids, "e-9"]) == set(ids)
+        assert await ledger.open_attempts(APPLICATION) == []
+        assert await run.answered_near(APPLICATION, 1, 100) == []
+        await in_doubt(run, 3)
+        with pytest.raises(ExecutionClaimedError):
+            await run.claim(3, 1, "e-2", "another row")
+        await run.claim_together(2, [(1, 1), (2, 1)], ids, "the same again")
+        assert len(await run.history(2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows_", "ids"),
+    [
+        ([(1, 1), (2, 1)], ["e-1"]),
+        ([(1, 1), (1, 1)], ["e-1", "e-2"]),
+        ([(1, 1), (2, 1)], ["e-1", "e-1"]),
+        ([(1, 1), (2, 2)], ["e-1", "e-2"]),
+        ([(1, 1), (3, 0)], ["e-1", "e-2"]),
+        ([(1, 1), (2, 1)], ["e-1", "taken"]),
+    ],
+)
+async def test_what_is_not_so_of_one_of_them_is_written_of_none(
+    ledger: Ledger, rows_: list[tuple[int, int]], ids: list[str]
+) -> None:
+    async with planned(ledger, 4) as run:
+        await in_doubt(run, 1)
+        await in_doubt(run, 2)
+        await run.intend(4, 1, 1.0)
+        await run.started(4, 1, "taken")
+        before = await run.page()
+        with pytest.raises((IllegalTransitionError, ExecutionClaimedError)):
+            await run.claim_together(1, rows_, ids, "note")
+        assert await run.page() == before
+        assert len(await run.history(1)) == 1
+
+
+async def test_an_answer_that_comes_late_does_not_break_a_group(ledger: Ledger) -> None:
+    async with planned(ledger) as run:
+        await together(run)
+        before = await run.page()
+        with pytest.raises(IllegalTransitionError):
+            await run.started(1, 1, "e-2")
+        assert await run.page() == before
+
+
+async def test_words_that_exchange_executions_are_taken_and_one_that_is_another_s_takes_none(ledger: Ledger) -> None:
+    async with planned(ledger) as run:
+        for number in (1, 2, 3):
+            await in_doubt(run, number)
+            await run.resolve(number, 1, f"e-{number}", "a word")
+        await run.resolve_all([(1, 1, "e-2"), (2, 1, "e-1")], "words")
+        before = await run.page()
+        assert [row.execution_id for row in before] == ["e-2", "e-1", "e-3"]
+        with pytest.raises(ExecutionClaimedError):
+            await run.resolve_all([(2, 1, None), (1, 1, "e-3")], "words")
+        assert await run.page() == before

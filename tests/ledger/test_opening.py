@@ -54,12 +54,51 @@ async def test_an_empty_address_is_refused() -> None:
                 pass
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        (":memory:", "give memory:"),
+        (":MEMORY:", "give memory:"),
+        ("Memory:", "give memory:"),
+        (Path(":memory:"), "give memory:"),
+        (Path("memory:"), "give memory:"),
+        ("sqlite:///:memory:", "give memory:"),
+        ("sqlite:///memory:", "give memory:"),
+        ("file::memory:?cache=shared", "give memory:"),
+        ("memory:?cache=shared", "no ledgers of the kind memory:"),
+        ("sqlite://", "no ledgers of the kind sqlite:"),
+        ("sqlite://nightly.db", "no ledgers of the kind sqlite:"),
+        ("file:nightly.db?mode=ro", "no ledgers of the kind file:"),
+        ("sqlite:///nightly.db?mode=ro", "options behind a question mark"),
+        ("  ", "is empty"),
+        ("night\0ly.db", "as a line break"),
+        ("night\nly.db", r"'night\\nly.db'.*as a line break"),
+        ("night\udcffly.db", "as a line break"),
+    ],
+)
+async def test_an_address_of_another_form_is_refused_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | Path, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LedgerAddressError, match=told):
+        async with open_ledger(address) as ledger, planned(ledger):
+            pass
+    assert files_in(tmp_path) == set()
+
+
+async def test_a_file_may_be_called_as_a_ledger_in_memory_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_ledger("./memory:") as ledger, planned(ledger):
+        pass
+    assert files_in(tmp_path) == {"memory:"}
+
+
 async def test_a_ledger_that_must_exist_is_not_made(path: Path) -> None:
     with pytest.raises(LedgerNotFoundError, match="does not exist"):
         async with open_ledger(path, must_exist=True):
             pass
     assert files_in(path.parent) == set()
-    async with open_ledger(path):
+    async with open_ledger(path) as ledger, planned(ledger):
         pass
     async with open_ledger(path, must_exist=True):
         pass

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -233,3 +234,20 @@ def test_importing_manifests_imports_neither_yaml_nor_botocore() -> None:
     code = "import sys, m2async.manifest; print({'yaml', 'botocore', 'aiobotocore'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("jobs.csv", b"\xef\xbb\xbfkey,script,after\r\na,X,\r\nb,Y,a\r\n\r\n"),
+        ("jobs.jsonl", b'\n{"script": "X"}\n\n{"script": "Y"}'),
+        ("jobs.yaml", b"# jobs\ndefaults: {script: X}\nmatrix: {NUMBER: [1, 2]}\n"),
+    ],
+)
+@pytest.mark.parametrize("as_stream", [False, True])
+def test_every_byte_that_is_read_is_seen_once(tmp_path: Path, name: str, content: bytes, *, as_stream: bool) -> None:
+    (tmp_path / name).write_bytes(content)
+    source = io.BytesIO(content) if as_stream else tmp_path / name
+    read: list[bytes] = []
+    assert len(list(read_manifest(source, application_id="app", after={}, unique_keys=False, seen=read.append))) == 2
+    assert b"".join(read) == content

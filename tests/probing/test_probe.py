@@ -8,6 +8,7 @@ import math
 import random
 import sqlite3
 from bisect import bisect
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from time import monotonic
@@ -17,14 +18,16 @@ import pytest
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
-from m2async import LocalEndpoint, M2Client, ScriptJob, StartBatchJob
+from m2async import LedgerError, LocalEndpoint, M2Client, ScriptJob, StartBatchJob, StartBatchJobResponse
 from m2async.errors import AccessDeniedException, NotSentError
 from m2async.ledger import RowState, open_ledger
+from m2async.local.definitions import ApplicationDefinition, JobDefinition, StepDefinition
 from m2async.probing.plans import Limits, Plan, Ramp, Steps
 from m2async.probing.probe import Probe, StartedUnasked
 from m2async.probing.record import QuotaVerdict
 from m2async.probing.summary import Asked
-from tests.scripted import close, error, nobody, scripted, started
+from tests.campaigns.faults import really_started
+from tests.scripted import answer, close, error, nobody, scripted, started
 
 NOWHERE = StartBatchJob("ab2cdefghijklmnopqrstuvwxy", ScriptJob("NOJOB"))
 
@@ -255,10 +258,15 @@ async def test_the_codes_of_the_quota_are_told() -> None:
 # Real jobs
 
 
+@pytest.mark.parametrize("seconds", [None, 3_600], ids=["short", "long"])
 @pytest.mark.parametrize("stop", [False, True])
-async def test_real_jobs_are_all_in_the_ledger_and_all_cancelled(tmp_path: Path, stop: bool) -> None:
-    async with LocalEndpoint(rate=30, burst=10, seed=1, faults={"accept-then-500": 0.1}) as endpoint:
-        [application] = endpoint.application_ids
+async def test_real_jobs_are_all_in_the_ledger_and_all_cancelled(
+    tmp_path: Path, stop: bool, seconds: float | None
+) -> None:
+    job = JobDefinition("POSTTRAN.jcl", "POSTTRAN", (StepDefinition("STEP1"),), seconds=seconds)
+    definitions = [ApplicationDefinition(application := "nightly", "Nightly", jobs=(job,))]
+    faults = {"accept-then-500": 0.1}
+    async with LocalEndpoint(rate=30, burst=10, seed=1, faults=faults, definitions=definitions) as endpoint:
         async with (
             M2Client(**endpoint.client_settings()) as client,
             open_ledger(tmp_path / "ledger.db") as ledger,
@@ -284,12 +292,98 @@ async def test_real_jobs_are_all_in_the_ledger_and_all_cancelled(tmp_path: Path,
     status = {each.execution_id: each.status for each in listed}
     assert all(status[execution_id] in {"Cancelling", "Cancelled"} for execution_id in one.cancelled)
     assert all(status[execution_id] == "Succeeded" for execution_id in one.had_ended)
-    assert one.cancelled
+    if seconds:
+        assert one.cancelled
+        assert not one.had_ended
     # What was started with a lost answer is what the ledger calls unknown.
     assert len(by_state[RowState.UNKNOWN]) == len(set(status) - set(one.started)) == one.findings().unknown
     sent = len([row for row in rows if row.error_code != "NotSentError"])
     assert sent == one.calls
     assert (one.calls < 60) == stop
+
+
+class Breaking:
+    """A client whose tenth start and second cancellation raise what no call should."""
+
+    def __init__(self, client: M2Client, *, start: bool = False, cancel: bool = False) -> None:
+        self.endpoint_url = client.endpoint_url
+        self.get_batch_job_execution = client.get_batch_job_execution
+        self._client = client
+        self._breaks = {"start": start and 10, "cancel": cancel and 2}
+        self._calls = Counter[str]()
+
+    async def start_batch_job(self, request: StartBatchJob, /) -> StartBatchJobResponse:
+        self._count("start")
+        return await self._client.start_batch_job(request)
+
+    async def cancel_batch_job_execution(
+        self, application_id: str, execution_id: str, /, *, auth_secrets_manager_arn: str | None = None
+    ) -> None:
+        self._count("cancel")
+        await self._client.cancel_batch_job_execution(application_id, execution_id)
+
+    def _count(self, what: str) -> None:
+        self._calls[what] += 1
+        if self._calls[what] == self._breaks[what]:
+            raise ValueError(f"{what} is broken")
+
+
+@pytest.mark.parametrize("fails", ["start", "cancel", "ledger"])
+async def test_whatever_fails_all_that_was_started_is_cancelled_or_named(
+    client: M2Client, endpoint: LocalEndpoint, tmp_path: Path, fails: str
+) -> None:
+    [application] = endpoint.application_ids
+    path = tmp_path / "ledger.db"
+    async with open_ledger(path) as ledger, await ledger.open_run("probe") as run:
+        if fails == "ledger":
+            with contextlib.closing(sqlite3.connect(path)) as other:
+                other.execute(
+                    "CREATE TRIGGER fails BEFORE UPDATE ON progress WHEN new.state = 2 AND new.id % 100 > 9"
+                    " BEGIN SELECT raise(ABORT, 'the ledger is broken'); END"
+                )
+        one = Probe(
+            Breaking(client, start=fails == "start", cancel=fails == "cancel"),
+            Steps([50.0], 1.0),
+            StartBatchJob(application, ScriptJob("POSTTRAN")),
+            asked="real jobs",
+            run=run,
+            max_calls=1_000,
+            max_seconds=5.0,
+        )
+        with contextlib.suppress(ValueError, LedgerError):
+            await one.run()
+            assert fails == "cancel"
+        doubted = [row.error_code async for row in run.rows(RowState.UNKNOWN)]
+    executions = {each["executionId"]: each["status"] for each in await really_started(endpoint.url)}
+    left = {each.execution_id for each in one.not_cancelled}
+    assert len(executions) > 5
+    assert executions.keys() == {*one.cancelled, *one.had_ended, *left}
+    assert len(left) == (fails == "cancel")
+    assert all(executions[each] in {"Cancelling", "Cancelled"} for each in one.cancelled)
+    assert (doubted, one.in_doubt) == ((["ValueError"], 1) if fails == "start" else ([], 0))
+
+
+async def test_cancellations_that_are_throttled_are_made_again() -> None:
+    throttles = 3
+
+    async def step(writer: asyncio.StreamWriter) -> None:
+        nonlocal throttles
+        if not server.requests[-1].split(b" ")[1].endswith(b"/cancel"):
+            return await started(f"e-{len(server.requests)}")(writer)
+        throttles -= 1
+        return await (error(429, "ThrottlingException") if throttles >= 0 else answer(200, {}))(writer)
+
+    async with scripted(step) as server:
+        async with (
+            M2Client(**server.settings()) as client,
+            open_ledger("memory:") as ledger,
+            await ledger.open_run("probe") as run,
+        ):
+            one = probe(client, Steps([20.0], 0.3), asked="real jobs", run=run)
+            await one.run()
+            written = {execution.status async for execution in run.all_executions()}
+    assert (set(one.cancelled), one.not_cancelled) == (set(one.started), [])
+    assert (len(one.started), written) == (6, {"Cancelling"})
 
 
 async def test_an_intent_is_durable_before_its_call_is_sent(tmp_path: Path) -> None:

@@ -9,17 +9,20 @@ import json
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import expect
 
+from m2async.cli.hints import command
 from m2async.ledger import open_ledger
 from m2async.report import run_page
 from tests.browser import Watched, chromium, tab
 from tests.report.nights import Written, real_night
 
+page_of = partial(run_page, command=partial(command, ledger=None))
 ROWS = 50_000
 HOSTILE = "<script>window.hit=1</script>\"'><img src=x onerror=window.hit=1></script>\u202egpj.exe\u200f"
 
@@ -33,7 +36,7 @@ def written_page(folder: Path, rows: int, written: Written | None = None, **opti
             async with await ledger.open_run("night") as run:
                 await night.plan(run, rows)
                 await night.go(run, 1, rows)
-            return await run_page(await ledger.run("night"), **options)
+            return await page_of(await ledger.run("night"), **options)
 
     path = folder / "report.html"
     path.write_bytes(asyncio.run(write()).encode())
@@ -70,7 +73,7 @@ async def test_a_real_night_is_summed_up_and_drawn_and_nothing_leaves_the_page(t
         view = await real_night(tmp_path, ledger)
         counts = await view.counts()
         path = tmp_path / "report.html"
-        path.write_text(await run_page(view))
+        path.write_text(await page_of(view))
     unknown = next(count for state, count in counts.items() if state.label == "unknown")
     async with chromium() as browser, tab(browser, dark=dark) as page:
         await shown(page, path)
@@ -293,7 +296,7 @@ async def test_hostile_texts_are_shown_and_do_nothing(tmp_path: Path) -> None:
             async with await ledger.open_run("<script>window.hit=1</script>\u202e'; rm") as run:
                 await night.plan(run, 1_000, scripts)
                 await night.go(run, 1, 1_000, status="<img src=x onerror=window.hit=1>")
-            return await run_page(await ledger.run("<script>window.hit=1</script>\u202e'; rm"))
+            return await page_of(await ledger.run("<script>window.hit=1</script>\u202e'; rm"))
 
     path = tmp_path / "report.html"
     path.write_text(await write())
@@ -353,15 +356,15 @@ async def test_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:
         async with await ledger.open_run("empty") as run:
             await run.plan([])
         async with await ledger.open_run("night") as run:
-            pages["checking"] = await run_page(await ledger.run("night"))
+            pages["checking"] = await page_of(await ledger.run("night"))
             await night.plan(run, 100)
             await night.go(run, 1, 40)
             await run.set_paused(True)
-            pages["progress"] = await run_page(await ledger.run("night"))
+            pages["progress"] = await page_of(await ledger.run("night"))
             await run.stop()
-            pages["stopping"] = await run_page(await ledger.run("night"))
-        pages["stopped"] = await run_page(await ledger.run("night"))
-        pages["empty"] = await run_page(await ledger.run("empty"))
+            pages["stopping"] = await page_of(await ledger.run("night"))
+        pages["stopped"] = await page_of(await ledger.run("night"))
+        pages["empty"] = await page_of(await ledger.run("empty"))
     says = {
         "checking": "In progress: its manifest is being checked",
         "stopping": "In progress: 40 of 100 jobs started",

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2async import FileJob, InvalidRequestError, Job, RestartJob, S3Job, ScriptJob, StartBatchJob
+from m2async.service import check_execution_id, is_execution_id
 from tests import model
 
 identifiers = st.from_regex(r"\A\S{1,80}\Z").filter(lambda text: text not in {".", ".."})
@@ -181,3 +182,23 @@ def test_secrets_do_not_show_in_the_repr_and_later_changes_do_not_reach_the_requ
     assert "1234" not in repr(request)
     assert "batch-user" not in repr(request)
     assert "PIN" in repr(request)
+
+
+@pytest.mark.parametrize("given", ["e-1", "y" * 80, "résumé", "a.b", "x=1&y"])
+def test_what_can_be_an_execution_id(given: str) -> None:
+    assert is_execution_id(given)
+    check_execution_id("--started", given)
+
+
+NO_EXECUTION_IDS = [
+    *("", " ", "a b", "a\nb", "a\tb", "a\xa0b", "a\u2003b", "y" * 81, ".", "..", "../..", "a/b", "a\\b"),
+    *("a\0", "\x1b[31m", "a\x9b", "a\u202eb", "a\u200bb", "a\u2028b", "a\ud800", "a\ufeffb", None, 5, True, ["e-1"]),
+]
+
+
+@pytest.mark.parametrize("given", NO_EXECUTION_IDS, ids=ascii)
+def test_what_can_be_no_execution_id(given: object) -> None:
+    assert not is_execution_id(given)
+    with pytest.raises(InvalidRequestError) as caught:
+        check_execution_id("--started", given)
+    assert str(caught.value).isprintable()

@@ -15,6 +15,7 @@ from m2async import Rejected, ScriptJob, StartBatchJob, Started, Tracker, Unknow
 from m2async.errors import AnswerTimeoutError, NotSentError
 from m2async.ledger import Ledger, LedgerRow, Observation, RowState, Run, open_ledger
 from m2async.service.results import Judgement, Result
+from m2async.submitting import dispatch as dispatching
 from m2async.submitting.dispatch import Dispatch
 from tests.simulated import Simulation, definitions
 from tests.simulated import planned as simulated_rows
@@ -96,6 +97,40 @@ async def test_rows_come_once_those_before_them_have_succeeded(ledger: Ledger) -
         dispatch.judged("a-left", SUCCESS)
         assert await rows.new() == ["a-last"]
         assert rows.done()
+
+
+async def test_what_a_crash_left_in_doubt_comes_first_and_has_its_place_in_the_application(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "_BACKLOG", 2)  # so that rows without room before it do not keep it from coming
+    keys = ["a0", "a1", "a2", "b", "a-lost", "a-started", "a3"]
+    async with planned(ledger, keys) as run:
+        await start(run, "a-started")
+        row = await run.row("a-lost")
+        await run.intend(row.number, 1, 1.0)
+        await run.unknown(row.number, 1, "Crash", "the process ended")
+        dispatch = await Dispatch.open(run, {}, max_running=2)
+        given = dispatch.rows()
+        assert [(await anext(given)).key for _ in range(2)] == ["a-lost", "b"]
+        waiting = asyncio.ensure_future(anext(given))
+        await asyncio.wait({waiting}, timeout=0.1)
+        assert not waiting.done()
+        dispatch.ended(outcome(row))
+        dispatch.judged("a-started", SUCCESS)
+        assert (await waiting).key == "a0"
+        dispatch.judged("a-lost", FAILURE)
+        assert (await anext(given)).key == "a1"
+        await given.aclose()
+
+
+async def test_what_was_in_doubt_and_is_called_not_started_meanwhile_comes_all_the_same(ledger: Ledger) -> None:
+    async with planned(ledger, ["a", "b"]) as run:
+        for number in (1, 2):
+            await run.intend(number, 1, 1.0)
+            await run.unknown(number, 1, "AnswerTimeoutError", "lost")
+        dispatch = await Dispatch.open(run, {}, max_running=2)
+        await run.not_started(1, 1, "an operator's word")
+        assert [row.key async for row in dispatch.rows()] == ["b", "a"]
 
 
 async def test_rows_behind_a_failure_are_held_with_the_way_to_it(ledger: Ledger) -> None:

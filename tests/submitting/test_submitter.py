@@ -807,11 +807,21 @@ async def test_hanging_calls_time_out_as_unknown() -> None:
 
 async def test_a_key_that_was_started_is_not_started_again_by_a_later_submitter(tmp_path: Path) -> None:
     client = FakeClient(lambda n: f"e-{n}")
-    for _ in range(2):
+    told: Any = {"key": "k", "request": request(), "attempts": 1, "execution_id": "e-1", "request_id": "r"}
+    for before in (False, True):
         async with Submitter(client, ledger=tmp_path / "jobs.db", on_unknown="hold") as submitter:
-            outcome = await submitter.submit(request(), key="k")
-            assert outcome == Started(key="k", request=request(), attempts=1, execution_id="e-1", request_id="r")
+            assert await submitter.submit(request(), key="k") == Started(**told, before=before)
+            assert (await submitter.submit(request(), key="k")).before  # also where this program started it
     assert len(client.calls) == 1
+
+
+async def test_what_is_unknown_from_before_says_so(tmp_path: Path) -> None:
+    client = FakeClient(failing(ConnectionLostError("gone"), ConnectionLostError("gone")))
+    for before, on_unknown in ((False, "hold"), (True, "hold"), (False, "resend")):
+        async with Submitter(client, ledger=tmp_path / "jobs.db", on_unknown=on_unknown) as submitter:  # type: ignore[arg-type]
+            outcome = await submitter.submit(request(), key="k")
+        assert outcome.before == before
+    assert (outcome.state, len(client.calls)) == ("started", 3)
 
 
 async def test_a_job_that_is_given_up_is_rejected_in_the_ledger_too() -> None:
@@ -881,7 +891,7 @@ async def test_leaving_while_jobs_wait_in_lanes_or_are_looked_for_tells_everybod
                 except SubmissionStoppedError as exc:
                     told.append(exc)
 
-            async with Submitter(client, ledger="memory:", exact=True, settle=100.0) as submitter:
+            async with Submitter(client, ledger="memory:", certainty="exact", settle=100.0) as submitter:
                 for number in range(5):
                     tasks.start_soon(caller, submitter, number)
                 while not await really_started(endpoint):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import typer
 
 from m2async.cli.app import runs, service, submission
+from m2async.cli.output import Saying
 
 app: typer.Typer = typer.Typer(
     name="m2async",
@@ -17,3 +20,4 @@ app: typer.Typer = typer.Typer(
 app.add_typer(submission.commands)
 app.add_typer(runs.commands)
 app.add_typer(service.commands)
+logging.getLogger("m2async.ledger").addHandler(Saying())

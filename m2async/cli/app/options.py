@@ -17,6 +17,20 @@ Params = Annotated[
 Region = Annotated[str | None, typer.Option("--region", help="AWS region; by default as for the AWS CLI.")]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="AWS profile; by default as for the AWS CLI.")]
 EndpointUrl = Annotated[str | None, typer.Option("--endpoint-url", help="Endpoint URL, if not AWS's own.")]
+Moved = Annotated[
+    bool,
+    typer.Option(
+        "--moved", metavar="", help="The run goes on at another endpoint, region or account than before, on purpose."
+    ),
+]
+StartAnyway = Annotated[
+    bool,
+    typer.Option(
+        "--start-anyway",
+        metavar="",
+        help="Start although the service shows executions of these jobs that the ledger does not explain.",
+    ),
+]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="S", help="Seconds to wait for an answer.")]
 LedgerUrl = Annotated[
     str | None, typer.Option("--ledger", metavar="URL", help="Ledger file; by default one in your state folder.")
@@ -50,13 +64,17 @@ OnUnknownChoice = Annotated[
 Settle = Annotated[
     float, typer.Option("--settle", metavar="S", min=0, help="Seconds until the service lists a new execution.")
 ]
-Exact = Annotated[
-    bool,
+CertaintyChoice = Annotated[
+    str | None,
     typer.Option(
-        "--exact",
-        metavar="",
-        help="At most one unanswered start per job name, so a lost answer can be resolved; slower.",
+        "--certainty",
+        metavar="C",
+        help="How many jobs may end unknown: jobs of one name wait for each other after lost answers as far as 0.1% "
+        "needs (careful), or another share (1%); one goes at once (exact), or none waits (fast). [careful]",
     ),
+]
+Exact = Annotated[
+    bool, typer.Option("--exact", metavar="", help="One job of a name at once: short for --certainty exact; slower.")
 ]
 Hold = Annotated[
     float,

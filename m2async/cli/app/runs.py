@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -76,16 +77,17 @@ def track(
     region: options.Region = None,
     profile: options.ProfileName = None,
     timeout: options.Timeout = 60.0,
+    moved: options.Moved = False,
     output: options.JobOutput = "table",
     log_file: options.LogFile = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Follow a run to its end."""
+    from m2async.cli.rules import parse_rules
     from m2async.cli.service import Service
-    from m2async.cli.track import parse_rules
     from m2async.cli.track import track as command
 
-    service = Service(endpoint_url, region, profile, timeout)
+    service = Service(endpoint_url, region, profile, timeout, moved)
     command(run_name, service, ledger, parse_rules(max_rc or []), output, log_file, quiet=quiet)
 
 
@@ -107,6 +109,7 @@ def cancel(
     region: options.Region = None,
     profile: options.ProfileName = None,
     timeout: options.Timeout = 60.0,
+    moved: options.Moved = False,
     output: options.Listing = "table",
 ) -> None:
     """Cancel executions of a run."""
@@ -114,7 +117,7 @@ def cancel(
     from m2async.cli.executions import cancel as command
     from m2async.cli.service import Service
 
-    service = Service(endpoint_url, region, profile, timeout)
+    service = Service(endpoint_url, region, profile, timeout, moved)
     command(run_name, Selection(key or (), status or ()), service, ledger, rate, output)
 
 
@@ -140,6 +143,8 @@ def restart(
     region: options.Region = None,
     profile: options.ProfileName = None,
     timeout: options.Timeout = 60.0,
+    moved: options.Moved = False,
+    start_anyway: options.StartAnyway = False,
     output: options.JobOutput = "table",
     quiet: options.Quiet = False,
 ) -> None:
@@ -150,12 +155,16 @@ def restart(
     from m2async.cli.service import Service
     from m2async.cli.submit import Awaited, OutcomeOutput, Pace
     from m2async.cli.submit import resume as resume_run
+    from m2async.cli.track import track as track_run
 
     if not failed:
         fail("give --failed: only executions that failed are restarted", BAD_INPUT)
-    service = Service(endpoint_url, region, profile, timeout)
-    command(run_name, key or (), from_step, service, ledger, rate)
-    pace = Pace(rate, 1.0, False, {}, 64, "adopt", settle, False, 60.0)
+    service = Service(endpoint_url, region, profile, timeout, moved)
+    if command(run_name, key or (), from_step, service, ledger, rate, start_anyway=start_anyway):
+        if wait:
+            track_run(run_name, service, ledger, {}, output, None, quiet=quiet)
+        return
+    pace = Pace(rate, 1.0, False, {}, 64, "adopt", settle, None, 60.0, start_anyway)
     show = OutcomeOutput(output, None, quiet, dry_run=False)
     resume_run(run_name, pace, service, Book(ledger, run_name), show, None, Awaited(ends=wait))
 
@@ -208,7 +217,13 @@ def report(
     command(ledger, run_name, output)
 
 
-@commands.command(epilog="Example: m2async reconcile nightly-1a2b3c4d")
+@commands.command(
+    help="Look for the executions of a run's unknown jobs; start nothing.\n\n"
+    "With --logs it reads besides what their candidates wrote to CloudWatch Logs, and prints the lines that hold a "
+    "parameter value by which the jobs differ. It decides nothing by them: see m2async resolve. Exit code: 0 no job is "
+    "unknown any more; 1 some still are, or the logs cannot be read; 2 bad input; 3 stopped early.",
+    epilog="Example: m2async reconcile nightly-1a2b3c4d --logs",
+)
 def reconcile(
     run_name: options.RunName,
     ledger: options.LedgerUrl = None,
@@ -217,26 +232,63 @@ def reconcile(
     region: options.Region = None,
     profile: options.ProfileName = None,
     timeout: options.Timeout = 60.0,
+    moved: options.Moved = False,
     output: options.Listing = "table",
+    logs: Annotated[
+        bool, typer.Option("--logs", metavar="", help="Search the candidates' logs for what tells the jobs apart.")
+    ] = False,
+    logs_endpoint_url: Annotated[
+        str | None, typer.Option("--logs-endpoint-url", metavar="U", help="URL of CloudWatch Logs, if not AWS's own.")
+    ] = None,
 ) -> None:
     """Look for the executions of a run's unknown jobs; start nothing."""
+    from m2async.cli.output import BAD_INPUT, fail
+    from m2async.cli.reconcile import LogsWanted
     from m2async.cli.reconcile import reconcile as command
     from m2async.cli.service import Service
 
-    command(run_name, Service(endpoint_url, region, profile, timeout), ledger, settle, output)
+    if logs_endpoint_url is not None and not logs:
+        fail("--logs-endpoint-url goes with --logs", BAD_INPUT)
+    wanted = LogsWanted(logs_endpoint_url) if logs else None
+    command(run_name, Service(endpoint_url, region, profile, timeout, moved), ledger, settle, output, wanted)
 
 
-@commands.command(epilog="Example: m2async resolve nightly-1a2b3c4d --key POSTTRAN/20261123 --not-started")
+@commands.command(
+    help="Write down what became of jobs in doubt, once you have found out.\n\n"
+    "Of one job with --key, of many from a file, or of all that are in doubt. A later word replaces an earlier one "
+    "until the job is sent again. A file is checked as a whole, and then written as a whole. Exit code: 0 it was "
+    "written; 2 nothing was.",
+    epilog="Example: m2async resolve nightly-1a2b3c4d --key POSTTRAN/20261123 --not-started",
+)
 def resolve(
     run_name: options.RunName,
-    key: options.RowKey,
+    key: Annotated[str | None, typer.Option("--key", metavar="K", help="The row's key.")] = None,
     started: Annotated[
         str | None, typer.Option("--started", metavar="ID", help="It was started, as this execution.")
     ] = None,
     not_started: Annotated[bool, typer.Option("--not-started", metavar="", help="It was not started.")] = False,
+    from_file: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="CSV with key and execution_id; empty: it was not started."),
+    ] = None,
+    all_in_doubt: Annotated[
+        bool, typer.Option("--all", metavar="", help="All jobs in doubt; goes with --not-started.")
+    ] = False,
     ledger: options.LedgerUrl = None,
 ) -> None:
-    """Write down what became of an unknown job, once you have found out."""
-    from m2async.cli import ledgers
+    """Write down what became of jobs in doubt."""
+    from m2async.cli import resolve as command
+    from m2async.cli.output import BAD_INPUT, fail
 
-    ledgers.resolve(ledger, run_name, key, started, not_started=not_started)
+    if (key is not None) + (from_file is not None) + all_in_doubt != 1:
+        fail("give one of --key, --from and --all", BAD_INPUT)
+    if key is not None:
+        command.resolve(ledger, run_name, key, started, not_started=not_started)
+    elif from_file is not None:
+        if started is not None or not_started:
+            fail("--from says what became of each job: it goes without --started and --not-started", BAD_INPUT)
+        command.resolve_from(ledger, run_name, from_file)
+    elif started is not None or not not_started:
+        fail("--all goes with --not-started only", BAD_INPUT)
+    else:
+        command.resolve_all_not_started(ledger, run_name)

@@ -16,7 +16,8 @@ commands: typer.Typer = typer.Typer()
     help="Find the quota of StartBatchJob: its rate and burst, by an open-loop load test.\n\n"
     "By default no job starts: every call names an application that does not exist or, with -a, a job that it does "
     "not define. The rate rises until calls are throttled. Exit code: 0 it ran to its end; 1 some started jobs could "
-    "not be cancelled; 2 bad input, nothing was sent; 3 stopped early; 130 or 143 after SIGINT or SIGTERM.",
+    "not be cancelled, or lost answers may have started some; 2 bad input, nothing was sent; 3 stopped early; 130 or "
+    "143 after SIGINT or SIGTERM.",
     epilog="Example: m2async probe --region eu-central-1 --output json",
 )
 def probe(

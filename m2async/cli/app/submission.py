@@ -34,8 +34,19 @@ def submit(
     run_name: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="Name of the run; by default made from the manifest.")
     ] = None,
+    amend: Annotated[
+        bool,
+        typer.Option(
+            "--amend", metavar="", help="The manifest was corrected: start what is new in its run, and nothing twice."
+        ),
+    ] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--again", metavar="", help="Start all of a manifest once more, if its last run has finished."),
+    ] = False,
     on_unknown: options.OnUnknownChoice = "adopt",
     settle: options.Settle = 5.0,
+    certainty: options.CertaintyChoice = None,
     exact: options.Exact = False,
     hold: options.Hold = 60.0,
     no_preflight: Annotated[
@@ -58,27 +69,40 @@ def submit(
     region: options.Region = None,
     profile: options.ProfileName = None,
     timeout: options.Timeout = 60.0,
+    moved: options.Moved = False,
+    start_anyway: options.StartAnyway = False,
     output: options.JobOutput = "table",
     log_file: options.LogFile = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Start every job of a manifest."""
-    from m2async.cli.ledgers import Book
     from m2async.cli.manifests import parse_params
+    from m2async.cli.opening import Wish
     from m2async.cli.output import BAD_INPUT, fail
+    from m2async.cli.rules import parse_rules
     from m2async.cli.service import Rehearsal, Service
-    from m2async.cli.submit import Awaited, OutcomeOutput, Pace, What, parse_rates
+    from m2async.cli.submit import Awaited, OutcomeOutput, Pace, What, chosen_certainty, parse_rates
     from m2async.cli.submit import submit as run
-    from m2async.cli.track import parse_rules
 
     if not local and (local_rate is not None or local_burst is not None):
         fail("--local-rate and --local-burst need --local", BAD_INPUT)
     run(
-        What(manifest, application, parse_params(param or []), not no_preflight),
-        Pace(rate, burst, adaptive, parse_rates(application_rate or []), concurrency, on_unknown, settle, exact, hold),
-        Service(endpoint_url, region, profile, timeout),
+        What(manifest, application, parse_params(param or []), not no_preflight, Wish(run_name, amend, again)),
+        Pace(
+            rate,
+            burst,
+            adaptive,
+            parse_rates(application_rate or []),
+            concurrency,
+            on_unknown,
+            settle,
+            chosen_certainty(certainty, exact=exact),
+            hold,
+            start_anyway,
+        ),
+        Service(endpoint_url, region, profile, timeout, moved),
         Rehearsal(local_rate, local_burst) if local else None,
-        Book(ledger, run_name),
+        ledger,
         OutcomeOutput(output, log_file, quiet, dry_run),
         max_running,
         Awaited(parse_rules(max_rc or []), ends=wait),
@@ -122,27 +146,41 @@ def resume(
     ledger: options.LedgerUrl = None,
     on_unknown: options.OnUnknownChoice = "adopt",
     settle: options.Settle = 5.0,
+    certainty: options.CertaintyChoice = None,
     exact: options.Exact = False,
     hold: options.Hold = 60.0,
     endpoint_url: options.EndpointUrl = None,
     region: options.Region = None,
     profile: options.ProfileName = None,
     timeout: options.Timeout = 60.0,
+    moved: options.Moved = False,
+    start_anyway: options.StartAnyway = False,
     output: options.JobOutput = "table",
     log_file: options.LogFile = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Go on with a run from the ledger: start what was not started, and nothing twice."""
     from m2async.cli.ledgers import Book
+    from m2async.cli.rules import parse_rules
     from m2async.cli.service import Service
-    from m2async.cli.submit import Awaited, OutcomeOutput, Pace, parse_rates
+    from m2async.cli.submit import Awaited, OutcomeOutput, Pace, chosen_certainty, parse_rates
     from m2async.cli.submit import resume as run
-    from m2async.cli.track import parse_rules
 
     run(
         run_name,
-        Pace(rate, burst, adaptive, parse_rates(application_rate or []), concurrency, on_unknown, settle, exact, hold),
-        Service(endpoint_url, region, profile, timeout),
+        Pace(
+            rate,
+            burst,
+            adaptive,
+            parse_rates(application_rate or []),
+            concurrency,
+            on_unknown,
+            settle,
+            chosen_certainty(certainty, exact=exact),
+            hold,
+            start_anyway,
+        ),
+        Service(endpoint_url, region, profile, timeout, moved),
         Book(ledger, run_name),
         OutcomeOutput(output, log_file, quiet, dry_run=False),
         max_running,
@@ -165,7 +203,7 @@ def rate(
 
 @commands.command(epilog="Example: m2async pause nightly-1a2b3c4d")
 def pause(run_name: options.RunName, ledger: options.LedgerUrl = None) -> None:
-    """Pause a run in progress, from another terminal."""
+    """Pause a run, from another terminal: nothing more is sent, now or later, until m2async unpause."""
     from m2async.cli.orders import pause as command
 
     command(ledger, run_name)
@@ -173,7 +211,7 @@ def pause(run_name: options.RunName, ledger: options.LedgerUrl = None) -> None:
 
 @commands.command(epilog="Example: m2async unpause nightly-1a2b3c4d")
 def unpause(run_name: options.RunName, ledger: options.LedgerUrl = None) -> None:
-    """Let a paused run go on, from another terminal."""
+    """Let a run go on that was paused or stopped."""
     from m2async.cli.orders import unpause as command
 
     command(ledger, run_name)
@@ -181,7 +219,7 @@ def unpause(run_name: options.RunName, ledger: options.LedgerUrl = None) -> None
 
 @commands.command(epilog="Example: m2async stop nightly-1a2b3c4d")
 def stop(run_name: options.RunName, ledger: options.LedgerUrl = None) -> None:
-    """End the submission of a run, as Ctrl-C does, from another terminal; its executions go on."""
+    """End the submission of a run, from another terminal: nothing more of it is sent until m2async unpause."""
     from m2async.cli.orders import stop as command
 
     command(ledger, run_name)

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import os
 import select
+import socket
 import ssl
+import struct
 import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
+from weakref import WeakSet
 
 from m2async.client.wire.http11 import Response, ResponseParser, UnreadableResponseError
+from m2async.client.wire.proxy import Tunnel
 from m2async.errors import AnswerTimeoutError, CallError, ConnectionLostError, NotSentError, UnreadableAnswerError
+from m2async.loops import Home
 
 IDLE_SECONDS = 15.0
 """How long a connection is kept unused: AWS's load balancers close theirs after 20 s and more."""
@@ -27,7 +34,12 @@ class Pool:
     """At most `max_connections` connections to one endpoint; times in seconds.
 
     The one used last is used first, so that what is not needed expires. Who finds none free waits, first
-    come, first served.
+    come, first served. With a `tunnel` the connections lead through a proxy; `is_direct` says that it is the endpoint
+    which closes them, and no proxy.
+
+    What is given up never arrives later: until a connection is closed in good order the kernel has it that closing
+    it, by whatever end of the process, forgets what was not sent. What a proxy or the network's own buffers hold by
+    then is out of reach.
     """
 
     def __init__(
@@ -39,14 +51,19 @@ class Pool:
         max_connections: int,
         connect_timeout: float,
         read_timeout: float,
+        tunnel: Tunnel | None = None,
+        is_direct: bool = True,
     ) -> None:
         self.read_timeout = read_timeout
+        self.is_direct: bool = is_direct and tunnel is None
+        self._tunnel = tunnel
         self._host = host
         self._port = port
         self._tls = tls
         self._max_connections = max_connections
         self._connect_timeout = connect_timeout
-        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self._home = Home("the client")
+        self.loop: asyncio.AbstractEventLoop = self._home.loop
         self._connections: set[Connection] = set()
         self._idle: list[Connection] = []
         self._closed = False
@@ -56,6 +73,11 @@ class Pool:
         self._connecting: set[asyncio.Timeout] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._all_gone = asyncio.Event()
+        _pools.add(self)
+
+    def check_here(self) -> None:
+        """Raise WrongEventLoopError in another event loop or process than the connections' own."""
+        self._home.check()
 
     def take_nowait(self) -> Connection | None:
         """Take a free connection if there is one; the caller sends on it before it awaits anything."""
@@ -157,14 +179,13 @@ class Pool:
     async def _connect(self) -> Connection:
         """Make a connection in the place that the caller holds; once it is made, the place is the connection's."""
         connection = Connection(self)
-        tls: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls, "server_hostname": self._host}
         limit = asyncio.timeout(self._connect_timeout)
         try:
             if self._closed:
                 raise NotSentError(_CLOSED)
             async with limit:
                 self._connecting.add(limit)  # for `aclose`
-                await self.loop.create_connection(lambda: connection, self._host, self._port, **tls)
+                await self._open(connection)
             if self._closed or not connection.is_open():
                 raise NotSentError(f"{self._host}:{self._port} closed the connection at once")
         except BaseException as exc:
@@ -186,6 +207,23 @@ class Pool:
             self._timer = self.loop.call_later(self._tick, self._look_after)
         return connection
 
+    async def _open(self, connection: Connection) -> None:
+        if self._tunnel is None:
+            tls: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls, "server_hostname": self._host}
+            await self.loop.create_connection(lambda: connection, self._host, self._port, **tls)
+            return
+        assert self._tls is not None  # noqa: S101 - plain HTTP goes to a proxy as it goes to a server
+        await self._tunnel.open(self._host, self._port, self._tls, connection)
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: put closed sockets in the place of those that the other process goes on with."""
+        closed, other = socket.socketpair()
+        other.close()
+        with closed:
+            for connection in self._connections:
+                if connection.is_open():
+                    os.dup2(closed.fileno(), connection.file(), inheritable=False)
+
     def _look_after(self) -> None:
         """End the exchanges whose answer is overdue and the connections that were idle too long."""
         now = self.loop.time()
@@ -200,6 +238,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_deadline",
         "_has_unread",
+        "_is_read_late",
         "_parser",
         "_pool",
         "_transport",
@@ -219,6 +258,7 @@ class Connection(asyncio.Protocol):
         self._parser = ResponseParser()
         self._waiter: asyncio.Future[Response] | None = None
         self._deadline = 0.0
+        self._is_read_late = False
         self._unsent = False
 
     def exchange(self, request: bytes) -> asyncio.Future[Response]:
@@ -232,6 +272,7 @@ class Connection(asyncio.Protocol):
         waiter: asyncio.Future[Response] = loop.create_future()
         self._waiter = waiter
         self._deadline = loop.time() + self._pool.read_timeout
+        self._is_read_late = False
         self._transport.write(request)
         return waiter
 
@@ -240,6 +281,11 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and self._waiter.cancelled():
             self._waiter = None
             self._transport.abort()
+
+    def file(self) -> int:
+        """The descriptor of its socket."""
+        file: int = self._transport.get_extra_info("socket").fileno()
+        return file
 
     def is_open(self) -> bool:
         """Whether nothing is known to have ended it."""
@@ -259,13 +305,21 @@ class Connection(asyncio.Protocol):
         return True
 
     def close(self) -> None:
-        """Close it at once; nothing is under way on it."""
+        """Close it at once, in good order; nothing is under way on it."""
+        _set(self._transport, socket.SOL_SOCKET, socket.SO_LINGER, _AS_USUAL)
         self._transport.abort()
 
     def check(self, now: float) -> None:
-        """End the exchange if its answer is overdue, or the connection if it was idle too long."""
+        """End the exchange if its answer is overdue, or the connection if it was idle too long.
+
+        What came in time and is still to be read is read first: a process that was stopped finds it when it goes on.
+        """
         if self._waiter is not None:
-            if now >= self._deadline:
+            if now < self._deadline:
+                return
+            if self._has_unread() and not self._is_read_late:
+                self._is_read_late = True
+            else:
                 self.abort(AnswerTimeoutError(f"no answer within {self._pool.read_timeout:g} s"))
         elif now - self.idle_since > IDLE_SECONDS:
             self.close()
@@ -281,7 +335,11 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self.was_made = True
         self.idle_since = self._pool.loop.time()
-        self._has_unread = _look_into(transport.get_extra_info("socket").fileno())
+        self._has_unread = _look_into(self.file())
+        _set(transport, socket.SOL_SOCKET, socket.SO_LINGER, _FORGET)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # for a process that is stopped, and gives nothing up
+            milliseconds = max(1, math.ceil(min(self._pool.read_timeout * 1_000, 2**31 - 1)))
+            _set(transport, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         # Nothing may wait in the transport unnoticed: `pause_writing` comes when something does. A transport over
         # TLS compares with >=, so that with 0 it would pause without cause; and it does not count what waits in the
         # transport beneath it, so that there all that was written may have been sent.
@@ -309,16 +367,20 @@ class Connection(asyncio.Protocol):
         if response is not None:
             self._answered(response)
         else:  # what was not sent yet need not be
-            self.abort(ConnectionLostError(_LOST))
+            self.abort(ConnectionLostError(_LOST, ended_by_service=self._pool.is_direct))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(ConnectionLostError(f"{_LOST}: {exc}" if exc else _LOST))
+        # A link that is cut ends in a time-out or in no route, and not by the other end's word.
+        is_closed = self._pool.is_direct and isinstance(exc, ConnectionResetError | BrokenPipeError)
+        self._fail(ConnectionLostError(f"{_LOST}: {exc}" if exc else _LOST, ended_by_service=is_closed))
         self._pool.remove(self)
 
     def _answered(self, response: Response) -> None:
         waiter, self._waiter = self._waiter, None
-        if waiter is None or not response.keep_alive or self._unsent:
+        if waiter is None or self._unsent:
             self._transport.abort()
+        elif not response.keep_alive:
+            self.close()
         else:
             self._pool.give_back(self)
         if waiter is not None and not waiter.done():
@@ -333,6 +395,24 @@ class Connection(asyncio.Protocol):
         waiter.set_exception(error)
 
 
+def _set(transport: asyncio.BaseTransport, level: int, option: int, value: int | bytes) -> None:
+    """Set an option of a connection's socket, unless the connection is gone; the loop may not have said so yet."""
+    with contextlib.suppress(OSError, ValueError):
+        transport.get_extra_info("socket").setsockopt(level, option, value)
+
+
+_pools: WeakSet[Pool] = WeakSet()
+"""Those of this process."""
+
+
+def _leave_to_parent() -> None:
+    for pool in _pools:
+        pool.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 def _look_into(file: int) -> Callable[[], object]:
     """Make what tells, without reading, whether there is something to read from a socket."""
     if sys.platform == "win32":
@@ -341,6 +421,11 @@ def _look_into(file: int) -> Callable[[], object]:
     poll.register(file, select.POLLIN)
     return partial(poll.poll, 0)
 
+
+_LINGER = "hh" if sys.platform == "win32" else "ii"
+_FORGET = struct.pack(_LINGER, 1, 0)
+"""SO_LINGER on, for no time: closing resets the connection, and what was not sent is dropped (tcp(7), socket(7))."""
+_AS_USUAL = struct.pack(_LINGER, 0, 0)
 
 _CLOSED = "the client was closed"
 _LOST = "the connection was lost before an answer came"

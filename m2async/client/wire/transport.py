@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from http import HTTPStatus
 from time import time
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
-from m2async.client.answers import Answer, parse_date, parse_retry_after
+from m2async.client.answers import (
+    NO_JSON,
+    Answer,
+    no_execution_id,
+    parse_date,
+    read_answer,
+    read_clock,
+    read_error,
+)
 from m2async.client.wire.http11 import Response
 from m2async.client.wire.operations import encode
 from m2async.client.wire.pool import Pool
@@ -24,14 +31,16 @@ from m2async.client.wire.sigv4 import (
     check_credentials,
     fits_in_a_head,
 )
+from m2async.clock import ServiceClock
 from m2async.errors import (
     ConfigurationError,
     ExpiredTokenException,
     M2ServiceException,
+    NotSentError,
+    SignatureTooLateError,
     UnreadableAnswerError,
-    service_exception,
 )
-from m2async.service import StartBatchJob, StartBatchJobResponse
+from m2async.service import SENDING, Sending, StartBatchJob, StartBatchJobResponse, is_execution_id
 
 USER_AGENT = "m2async"
 _SKEW_SECONDS = 240.0
@@ -56,13 +65,20 @@ class WireTransport:
     """Sends each request once, but for one whose signature was refused for an expired token or a wrong clock.
 
     Such a request surely had no effect: it is signed anew, with renewed credentials or by the server's
-    clock, and sent a second time.
+    clock, and sent a second time. No start is signed, first or anew, with a date later than its `not_after`.
 
     Raises ConfigurationError for an endpoint or a region that cannot stand in a request's head, and for an
     endpoint with a query or a fragment, which would be lost.
     """
 
-    def __init__(self, endpoint_url: str, region_name: str, credentials: CredentialsSource, pool: Pool) -> None:
+    def __init__(
+        self,
+        endpoint_url: str,
+        region_name: str,
+        credentials: CredentialsSource,
+        pool: Pool,
+        clock: ServiceClock | None = None,
+    ) -> None:
         url = urlsplit(endpoint_url)
         default_port = {"http": 80, "https": 443}[url.scheme]
         name = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname or ""
@@ -76,51 +92,64 @@ class WireTransport:
         self._scope = Scope(region_name, "m2")
         self._source = credentials
         self._pool = pool
+        self._clock = clock or ServiceClock()
+        self._clock_is_due = True  # to be read off the next answer: once in each second that something is signed in
         self._skew = 0.0
         self._credentials: Credentials | None = None
         self._ask_credentials_at = 0.0
         self._signer: Signer | None = None
         self._signed_starts: dict[str, SignedTarget] = {}
 
-    async def start_batch_job(self, request: StartBatchJob) -> StartBatchJobResponse:
-        """Send a StartBatchJob request."""
-        response = await self._exchange(request, request.body())
+    def signing_time(self) -> float:
+        """What a signature made now would be dated: the machine's clock, corrected by what the service said of it."""
+        return time() + self._skew
+
+    async def start_batch_job(self, request: StartBatchJob, not_after: float | None = None) -> StartBatchJobResponse:
+        """Send a StartBatchJob request; raises SignatureTooLateError if it would be dated later than `not_after`."""
+        sending = SENDING.get()
+        if sending is not None:
+            sending.is_prepared()
+        response = await self._exchange(request, request.body(), not_after, sending)
         try:
             execution_id = _started.decode(response.body).execution_id
-        except _NO_JSON as exc:
+        except NO_JSON as exc:
             raise UnreadableAnswerError(f"the answer cannot be read: {exc}") from exc
-        if not execution_id:
-            raise UnreadableAnswerError("the answer holds no executionId")
+        if not is_execution_id(execution_id):
+            raise no_execution_id(execution_id)
         return StartBatchJobResponse(execution_id, response.header(b"x-amzn-requestid"))
 
     async def call(self, operation: str, members: Mapping[str, Any]) -> Answer:
         """Send a request; raises the CallError that says what became of it."""
         method, path, query, body = encode(operation, members)
         target = Target(method, self._host, self._base_path + path, query, body is not None)
-        response = await self._exchange(target, body or b"")
-        try:
-            answer: Any = msgspec.json.decode(response.body) if response.body else {}
-        except _NO_JSON as exc:
-            raise UnreadableAnswerError(f"the answer cannot be read: {exc}") from exc
-        if not isinstance(answer, dict):
-            raise UnreadableAnswerError("the answer cannot be read: it is no JSON object")
-        return Answer(answer, response.header(b"x-amzn-requestid"), parse_date(response.header(b"date")))
+        return read_answer(await self._exchange(target, body or b""))
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._pool.aclose()
 
-    async def _exchange(self, what: StartBatchJob | Target, body: bytes, *, again: bool = True) -> Response:
+    async def _exchange(
+        self,
+        what: StartBatchJob | Target,
+        body: bytes,
+        not_after: float | None = None,
+        sending: Sending | None = None,
+        *,
+        again: bool = True,
+    ) -> Response:
         """Take a connection, sign for this second, send and receive; raises the error that is answered.
 
         A request whose signature was refused for a reason that can be mended is sent `again`.
         """
+        self._pool.check_here()
         if time() >= self._ask_credentials_at:
             await self._ask_credentials()
         connection = self._pool.take_nowait() or await self._pool.take()
         # From here to the exchange nothing is awaited: the connection is in hand, and the second stays the same.
         try:
             second = int(time() + self._skew)
+            if not_after is not None and second > not_after:
+                raise too_late(second, not_after)
             signer = self._signer
             if signer is None or signer.second != second:
                 signer = self._sign_for(second)
@@ -129,25 +158,36 @@ class WireTransport:
             else:
                 signed = self._signed_starts.get(what.application_id) or self._prepare_start(signer, what)
             request = signed.request(body)
+            if sending is not None:
+                sending.begins()
+        except NotSentError:
+            self._pool.give_back(connection)
+            raise
         except BaseException:
             connection.close()
             raise
+        sent_at = self._clock.local_time() if self._clock_is_due or isinstance(what, Target) else None
         try:
             response = await connection.exchange(request)
         except asyncio.CancelledError:
             connection.abandon()
             raise
+        if sent_at is not None and read_clock(self._clock, response, sent_at):
+            self._clock_is_due = False
         if response.status >= 300:
-            error = _exception(response)
+            error = read_error(response)
+            if sending is not None and not error.may_have_started:
+                sending.was_refused()
             if not (again and await self._mend(error, response, signer)):
                 raise error
-            response = await self._exchange(what, body, again=False)
+            response = await self._exchange(what, body, not_after, sending, again=False)
         return response
 
     def _sign_for(self, second: int) -> Signer:
         assert self._credentials is not None  # noqa: S101 - asked for before the first exchange
         self._signer = Signer(self._credentials, self._scope, second)
         self._signed_starts.clear()
+        self._clock_is_due = True
         return self._signer
 
     def _prepare_start(self, signer: Signer, request: StartBatchJob) -> SignedTarget:
@@ -190,40 +230,16 @@ class _StartedMembers(msgspec.Struct, rename="camel", gc=False):
     execution_id: str
 
 
-_started = msgspec.json.Decoder(_StartedMembers)
-_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that are not JSON, not UTF-8, or nested without end."""
+def too_late(second: float, not_after: float) -> SignatureTooLateError:
+    """The error of a request that would have been dated later than was written of it."""
+    late = second - not_after
+    return SignatureTooLateError(
+        f"the request was not sent: it would be signed {late:,.0f} s later than its intent allows"
+    )
 
+
+_started = msgspec.json.Decoder(_StartedMembers)
 _SKEW_CODES = frozenset(
     # What services answer to a signature of another time; botocore's JavaScript sibling corrects these as well.
     ("InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "RequestExpired", "AuthFailure")
 )
-
-
-def _exception(response: Response) -> M2ServiceException:
-    """Read an error answer: its name is in a header or in the body (rest-json)."""
-    try:
-        body: Any = msgspec.json.decode(response.body)
-    except _NO_JSON:
-        body = None
-    members: dict[str, Any] = body if isinstance(body, dict) else {}
-    code = response.header(b"x-amzn-errortype") or members.get("code") or members.get("__type") or response.status
-    message = members.get("message") or members.get("Message") or _phrase(response.status)
-    return service_exception(
-        str(code),
-        str(message),
-        http_status=response.status,
-        request_id=response.header(b"x-amzn-requestid"),
-        retry_after=parse_retry_after(response.header(b"retry-after")),
-        details={name: value for name, value in members.items() if name not in _READ_ALREADY},
-    )
-
-
-_READ_ALREADY = frozenset({"message", "Message", "code", "__type"})
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return f"HTTP status {status}"

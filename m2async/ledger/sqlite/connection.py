@@ -1,62 +1,78 @@
-"""Connections to an SQLite ledger: settings, recognising the file, and the way to the newest schema."""
+"""Connections to an SQLite ledger: settings, and recognising the file."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 from m2async.ledger.errors import LedgerError, LedgerVersionError, NotALedgerError
-from m2async.ledger.sqlite.file import translated
-from m2async.ledger.sqlite.statements import script, split_script
+from m2async.ledger.sqlite.file import LedgerFile, translated
+from m2async.ledger.sqlite.schema import APPLICATION_ID, first_of, migrate, pragma, run_script, show_as_newest
+from m2async.ledger.sqlite.statements import script
 
-APPLICATION_ID = 0x6D326173  # "m2as"; marks the file as ours (https://www.sqlite.org/pragma.html#pragma_application_id)
-_MIN_SQLITE = (3, 33, 0)  # UPDATE … FROM
+_MIN_SQLITE = (3, 35, 0)  # RETURNING
 
 
-def connect_writer(path: Path, migrations: Sequence[str], *, busy_timeout: float) -> sqlite3.Connection:
+class NothingThereError(Exception):
+    """The file holds nothing yet, neither a ledger nor anything else."""
+
+
+def connect_writer(file: LedgerFile, migrations: Sequence[str], busy_timeout: float) -> sqlite3.Connection:
     """Open a file for writing, and bring its schema to the version that the last of `migrations` makes.
 
     Every commit is synced to the disk before it returns. Waits at most `busy_timeout` seconds for other programs.
     """
-    address = str(path)
-    _check_version(address)
-    try:
-        connection = _connect(path, busy_timeout)
+    with _translating(file.address):
+        connection = _connect(file.path, "mode=rw", busy_timeout)
         try:
-            _check_ours(connection, address, len(migrations))
+            _version_of_ours(connection, file.address, len(migrations))
             connection.execute("PRAGMA auto_vacuum = NONE")  # a file that shrinks is taken for damaged
-            _use_wal(connection, address, busy_timeout)
+            _use_wal(connection, file.address, busy_timeout)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA temp_store = MEMORY")
-            _migrate(connection, address, migrations)
-            _run(connection, script("attempts"))
+            migrate(connection, file, migrations)
+            run_script(connection, script("attempts"))
         except BaseException:
             connection.close()
             raise
-    except sqlite3.DatabaseError as exc:
-        if getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB:
-            raise NotALedgerError(address, "is not an SQLite database") from exc
-        raise translated(exc, address) from exc
     return connection
 
 
-def connect_reader(path: Path, *, busy_timeout: float) -> sqlite3.Connection:
-    """Open a file for reading; it has been opened for writing before."""
-    try:
-        connection = _connect(path, busy_timeout)
-        connection.execute("PRAGMA query_only = ON")
-    except sqlite3.Error as exc:
-        raise translated(exc, str(path)) from exc
+def connect_reader(
+    file: LedgerFile, migrations: Sequence[str], busy_timeout: float, *, is_alone: bool = False
+) -> sqlite3.Connection:
+    """Open a file for reading, its tables as the last of `migrations` makes them; nothing of it is changed.
+
+    `is_alone` says that the file has no log: then nothing else is looked at, locked or made. Raises NothingThereError
+    if there is no ledger yet.
+    """
+    options = "mode=ro"
+    if is_alone:
+        options += "&immutable=1"
+    elif not file.anchor.is_writable:  # no index may be left that the ledger's owner could not write
+        options += "&readonly_shm=1"
+    with _translating(file.address):
+        connection = _connect(file.path, options, busy_timeout)
+        try:
+            version = _version_of_ours(connection, file.address, len(migrations))
+            if not version:
+                raise NothingThereError
+            if version < len(migrations):
+                show_as_newest(connection, migrations)
+            connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
 def connect_memory(migrations: Sequence[str], address: str) -> sqlite3.Connection:
     """Make a database in memory, for this connection alone, with the schema that `migrations` lead to."""
-    _check_version(address)
+    _check_sqlite(address)
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA temp_store = MEMORY")
@@ -76,15 +92,26 @@ def integrity_problems(path: Path) -> list[str]:
     return [] if problems == ["ok"] else problems
 
 
-def _check_version(address: str) -> None:
+@contextmanager
+def _translating(address: str) -> Iterator[None]:
+    _check_sqlite(address)
+    try:
+        yield
+    except sqlite3.DatabaseError as exc:
+        if getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB:
+            raise NotALedgerError(address, "is not an SQLite database") from exc
+        raise translated(exc, address) from exc
+
+
+def _check_sqlite(address: str) -> None:
     if sqlite3.sqlite_version_info < _MIN_SQLITE:
-        raise LedgerError(address, f"needs SQLite 3.33, and Python has {sqlite3.sqlite_version}")
+        raise LedgerError(address, f"needs SQLite 3.35, and Python has {sqlite3.sqlite_version}")
 
 
-def _connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
+def _connect(path: str, options: str, busy_timeout: float) -> sqlite3.Connection:
     # Each connection is one thread's, but it is opened and closed by another where opening fails.
     return sqlite3.connect(
-        f"file:{quote(str(path))}?mode=rw",
+        f"file:{quote(path)}?{options}",
         uri=True,
         timeout=busy_timeout,
         isolation_level=None,
@@ -92,15 +119,17 @@ def _connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
     )
 
 
-def _check_ours(connection: sqlite3.Connection, address: str, known: int) -> None:
+def _version_of_ours(connection: sqlite3.Connection, address: str, known: int) -> int:
+    """Give the version of the schema, 0 if there is nothing; raises NotALedgerError, LedgerVersionError."""
     connection.execute("BEGIN")  # so that all is of one moment, while others may be making the schema
-    application_id, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
-    objects = _first(connection, "SELECT count(*) FROM sqlite_master")
+    application_id, version = pragma(connection, "application_id"), pragma(connection, "user_version")
+    objects = first_of(connection, "SELECT count(*) FROM sqlite_master")
     connection.execute("COMMIT")
     if application_id != APPLICATION_ID and (application_id or version or objects):
         raise NotALedgerError(address, "is an SQLite database of another program")
     if version > known:
         raise LedgerVersionError(address, version, known)
+    return version
 
 
 def _use_wal(connection: sqlite3.Connection, address: str, busy_timeout: float) -> None:
@@ -108,7 +137,7 @@ def _use_wal(connection: sqlite3.Connection, address: str, busy_timeout: float) 
     deadline = time.monotonic() + busy_timeout
     while True:
         try:
-            mode = _first(connection, "PRAGMA journal_mode = WAL")
+            mode = first_of(connection, "PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as exc:
             if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
@@ -117,36 +146,3 @@ def _use_wal(connection: sqlite3.Connection, address: str, busy_timeout: float) 
         if mode != "wal":
             raise LedgerError(address, "is on a file system that a write-ahead log cannot be kept on")
         return
-
-
-def _migrate(connection: sqlite3.Connection, address: str, migrations: Sequence[str]) -> None:
-    if _pragma(connection, "user_version") == len(migrations):
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = _pragma(connection, "user_version")  # another process may have been first
-        if version > len(migrations):
-            raise LedgerVersionError(address, version, len(migrations))
-        for migration in migrations[version:]:
-            _run(connection, migration)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {len(migrations)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _run(connection: sqlite3.Connection, script: str) -> None:
-    for statement in split_script(script):
-        connection.execute(statement)
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    return int(_first(connection, f"PRAGMA {name}"))
-
-
-def _first(connection: sqlite3.Connection, sql: str) -> int | str:
-    value: int | str = connection.execute(sql).fetchone()[0]
-    return value

@@ -12,6 +12,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import anyio
 
+from m2async.loops import Home
+
 _W = TypeVar("_W")
 _T = TypeVar("_T")
 
@@ -28,7 +30,7 @@ class Writer(Generic[_W]):
     """
 
     def __init__(self, name: str, commit: Callable[[Sequence[_W]], Sequence[object] | None]) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.home: Home = Home("the ledger")
         self._commit = commit
         self._ended = False
         self._queue: SimpleQueue[tuple[asyncio.Future[Any], Any]] = SimpleQueue()
@@ -39,13 +41,15 @@ class Writer(Generic[_W]):
 
     def write(self, write: _W) -> asyncio.Future[Any]:
         """Queue a write; the future ends once it is made, and cancelling it changes nothing."""
-        future: asyncio.Future[Any] = self._loop.create_future()
+        self.home.check()
+        future: asyncio.Future[Any] = self.home.loop.create_future()
         self._queue.put((future, write))
         return future
 
     async def call(self, function: Callable[[], _T]) -> _T:
         """Run a function in the thread, behind all that is queued; a cancelled caller waits for its end as well."""
-        future: asyncio.Future[_T] = self._loop.create_future()
+        self.home.check()
+        future: asyncio.Future[_T] = self.home.loop.create_future()
         self._queue.put((future, _Errand(function)))
         return await uninterrupted(future)
 
@@ -90,7 +94,7 @@ class Writer(Generic[_W]):
 
     def _tell(self, futures: Sequence[asyncio.Future[Any]], results: Sequence[object] | None) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits any more
-            self._loop.call_soon_threadsafe(_end, futures, results)
+            self.home.loop.call_soon_threadsafe(_end, futures, results)
 
 
 def _end(futures: Sequence[asyncio.Future[Any]], results: Sequence[object] | None) -> None:

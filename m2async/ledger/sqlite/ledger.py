@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Self, TypeVar, cast
 
-import anyio.lowlevel
+import msgspec
 from msgspec.structs import replace
 
 from m2async.clock import steady_time
 from m2async.ledger.activity import STRETCHES, Activity, LatencyCount
-from m2async.ledger.changes import check_clock, check_same_order
+from m2async.ledger.changes import check_clock
 from m2async.ledger.errors import (
     LedgerClosedError,
+    LedgerDamagedError,
     LedgerError,
     ManifestChangedError,
     RowNotFoundError,
     RunInUseError,
     RunNotFoundError,
     RunNotPlannedError,
+    RunStoppedError,
 )
 from m2async.ledger.interface import PAGE, Ledger, Run, RunView
 from m2async.ledger.requests import canonical_identifier, to_columns
@@ -34,21 +37,22 @@ from m2async.ledger.rows import (
     LedgerRow,
     Observation,
     OpenAttempt,
-    Orders,
     RunInfo,
     RunSummary,
     TrackedExecution,
     to_micros,
     to_seconds,
 )
-from m2async.ledger.sqlite import activity, decisions, dependencies, reads, tracking
+from m2async.ledger.sqlite import activity, belonging, decisions, dependencies, evidence, given, reads, told, tracking
+from m2async.ledger.sqlite.again import place_beside
+from m2async.ledger.sqlite.clocks import RunClock
 from m2async.ledger.sqlite.file import translated
 from m2async.ledger.sqlite.group_commit import Writer, uninterrupted
-from m2async.ledger.sqlite.plan import Comparison, Planning
-from m2async.ledger.sqlite.run_lock import LOOK, LockHeldError
+from m2async.ledger.sqlite.run_lock import LockHeldError
 from m2async.ledger.sqlite.statements import migrations, named_statements
 from m2async.ledger.sqlite.storage import Storage
-from m2async.ledger.sqlite.writes import Batches, Place, Write, addition, decision, ended, intent
+from m2async.ledger.sqlite.unnamed_rows import Passes
+from m2async.ledger.sqlite.writes import Batches, Place, Write, addition, clear, decision, ended, intent
 from m2async.ledger.states import RowEvent, RowState
 from m2async.ledger.texts import CRASH_CODE, CRASH_MESSAGE, check_key, clean
 from m2async.service import RestartJob, StartBatchJob
@@ -67,8 +71,9 @@ class SqliteLedger(Ledger):
             f"ledger writer {storage.address}", lambda writes: self.batches.commit(writes)
         )
         self._reader = ThreadPoolExecutor(1, f"ledger reader {storage.address}")
-        self._connections: list[sqlite3.Connection] = []
+        self._batches: Batches | None = None
         self._runs: set[SqliteRun] = set()
+        self.ended_passes: deque[int] = deque()  # over jobs without keys
         self._closed = False
         self._executions_indexed = False
 
@@ -82,7 +87,7 @@ class SqliteLedger(Ledger):
         """
         ledger = cls(storage, clock)
         try:
-            await ledger.writer.call(lambda: ledger._connect(scripts or migrations()))
+            await ledger.writer.call(lambda: storage.open(scripts or migrations()))
         except BaseException:
             await ledger.aclose()
             raise
@@ -93,18 +98,19 @@ class SqliteLedger(Ledger):
         return self.storage.address
 
     async def open_run(
-        self, name: str, *, manifest: str | None = None, digest: str | None = None, by_hand: bool = False
+        self,
+        name: str,
+        *,
+        manifest: str | None = None,
+        digest: str | None = None,
+        by_hand: bool = False,
+        to_send: bool = True,
     ) -> Run:
         self._check_open()
         run = SqliteRun(self, name, manifest, digest)
         self._runs.add(run)
-        take = partial(self.writer.call, lambda: run.take(by_hand=by_hand))
         try:
-            try:
-                await take()
-            except RunInUseError:  # perhaps by somebody who only looks, for a moment
-                await anyio.sleep(LOOK)
-                await take()
+            await self.writer.call(lambda: run.take(by_hand=by_hand, to_send=to_send))
         except BaseException:
             await run.aclose()
             raise
@@ -115,22 +121,31 @@ class SqliteLedger(Ledger):
         await view.read(_nothing)
         return view
 
+    async def last_of(self, digest: str) -> RunInfo | None:
+        return await self.read(lambda connection: reads.last_of(connection, digest))
+
     async def runs(self) -> list[RunSummary]:
         return await self.read(reads.run_summaries)
 
     async def open_attempts(self, application_id: str) -> list[OpenAttempt]:
         return await self.read(lambda connection: reads.open_attempts(connection, application_id))
 
-    async def claimed(self, application_id: str, execution_ids: Collection[str]) -> set[str]:
+    async def is_new(self) -> bool:
+        return await self.read(belonging.is_new)
+
+    async def claimed(self, application_id: str, execution_ids: Collection[str], *, often: bool = True) -> set[str]:
         self._check_open()
+        if not often:
+            return await self.read(lambda connection: belonging.claimed_once(connection, application_id, execution_ids))
         if not self._executions_indexed:
             await self.writer.call(self._index_executions)
             self._executions_indexed = True
         return await self.read(lambda connection: reads.claimed(connection, application_id, execution_ids))
 
     async def aclose(self) -> None:
-        if self._closed:
+        if self._closed or self.writer.home.is_forked:  # which leaves it to the process that opened it
             return
+        self.writer.home.check()
         self._closed = True
         try:
             for run in list(self._runs):
@@ -142,9 +157,13 @@ class SqliteLedger(Ledger):
                 await self.writer.aclose()
 
     async def read(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Ask the connection for reading, in its thread; where there is none, that for writing, between two commits."""
+        """Ask in the reader's thread; where there cannot be one, in the writer's, between two commits."""
+        return await self.compare(partial(self._decode, function))
+
+    async def compare(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Ask likewise, by a function that reads something else besides, whose errors are not the ledger's."""
         self._check_open()
-        if len(self._connections) == 1:
+        if not self.storage.has_reader:
             return await self.writer.call(lambda: self._ask(function))
         return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._reader, self._ask, function))
 
@@ -158,36 +177,47 @@ class SqliteLedger(Ledger):
         self._runs.discard(run)
 
     def _check_open(self) -> None:
+        self.writer.home.check()
         if self._closed:
             raise LedgerClosedError(self.address, "is closed")
 
     # In the threads
 
-    def _connect(self, scripts: Sequence[str]) -> None:
-        self._connections = self.storage.connect(scripts)
-        self.batches: Batches = Batches(self._connections[0], self.storage)
+    @property
+    def batches(self) -> Batches:
+        """What makes writes durable; whoever asks first opens the ledger for writing."""
+        if self._batches is None:
+            self._batches = Batches(self.storage.writing(), self.storage)
+        return self._batches
 
     def _disconnect(self) -> None:
         self._reader.shutdown()
-        while self._connections:
-            self._connections.pop().close()
+        self.storage.close()
 
     def _index_executions(self) -> None:
         with self.batches.transaction() as connection:
             connection.execute(_SQL["index_executions"])
 
+    def _decode(self, function: Callable[[sqlite3.Connection], _T], connection: sqlite3.Connection) -> _T:
+        try:
+            return function(connection)
+        except (ValueError, TypeError, msgspec.MsgspecError) as exc:
+            raise LedgerDamagedError(self.address, f"holds what m2async did not write ({exc})") from exc
+
     def _ask(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
         try:
-            return function(self._connections[-1])
+            return self.storage.read(function)
         except sqlite3.Error as exc:
             raise translated(exc, self.address) from exc
 
 
-class SqliteRunView(RunView):
+class SqliteRunView(belonging.Belonging, evidence.Evidence, told.Told):
     """A run in SQLite, for reading."""
 
     def __init__(self, ledger: SqliteLedger, name: str) -> None:
         self._ledger = ledger
+        self._address = ledger.address
+        self._clock = ledger.clock
         self._name = name
         self._info: RunInfo
 
@@ -230,6 +260,9 @@ class SqliteRunView(RunView):
             lambda connection, info: tracking.executions(connection, info, first, last, open_only=open_only)
         )
 
+    async def together(self, group: int) -> list[TrackedExecution]:
+        return await self.read(lambda connection, info: tracking.together(connection, info, group))
+
     async def execution_counts(self) -> list[ExecutionCount]:
         return await self.read(tracking.counts)
 
@@ -243,11 +276,11 @@ class SqliteRunView(RunView):
             )
             for seen in observations
         ]
-        await self._write_now(lambda connection: tracking.observe(connection, base, cleaned, at))
+        await self.write_now(lambda connection: tracking.observe(connection, base, cleaned, at))
 
     async def set_rule(self, max_rc: int, key: str | None = None) -> None:
         row = (self.info.id << 32) + (0 if key is None else (await self.row(key)).number)
-        await self._write_now(lambda connection: tracking.set_rule(connection, row, max_rc))
+        await self.write_now(lambda connection: tracking.set_rule(connection, row, max_rc))
 
     # How it goes, and what it is told
 
@@ -257,34 +290,16 @@ class SqliteRunView(RunView):
     async def latencies(self) -> list[LatencyCount]:
         return await self.read(activity.latencies)
 
-    async def orders(self) -> Orders:
-        return await self.read(reads.orders)
-
-    async def set_pace(self, rate: float, burst: float) -> None:
-        await self._order("order_pace", rate=rate, burst=burst)
-
-    async def set_paused(self, paused: bool) -> None:
-        await self._order("order_pause", paused=int(paused))
-
-    async def stop(self) -> None:
-        await self._order("order_stop")
-
-    async def _order(self, statement: str, **values: float) -> None:
-        given = {"run": self.info.id, **values}
-        await self._write_now(lambda connection: connection.execute(_SQL[statement], given))
-
-    async def _write_now(self, write: Callable[[sqlite3.Connection], object]) -> None:
+    async def write_now(self, write: Callable[[sqlite3.Connection], _T]) -> _T:
         """Write in a transaction of its own, which needs no lock of the run."""
 
-        def commit() -> None:
+        def commit() -> _T:
             with self._ledger.batches.transaction() as connection:
-                write(connection)
+                return write(connection)
 
-        await self._ledger.write(commit)
+        return await self._ledger.write(commit)
 
     async def read(self, function: Callable[[sqlite3.Connection, RunInfo], _T]) -> _T:
-        """Ask something about the run as it is now."""
-
         def ask(connection: sqlite3.Connection) -> tuple[RunInfo | None, _T | None]:
             info = reads.run_info(connection, self._name)
             return info, None if info is None else function(connection, info)
@@ -296,7 +311,7 @@ class SqliteRunView(RunView):
         return answer  # type: ignore[return-value] # there is one where there is a run
 
 
-class SqliteRun(SqliteRunView, Run):
+class SqliteRun(SqliteRunView, given.GivenRows):
     """A run in SQLite, for writing; the ledger makes it, and `take` opens it."""
 
     def __init__(self, ledger: SqliteLedger, name: str, manifest: str | None, digest: str | None) -> None:
@@ -305,9 +320,12 @@ class SqliteRun(SqliteRunView, Run):
         self._digest = digest
         self._unlock: Callable[[], object] | None = None
         self._closed = False
-        self._clock = ledger.clock
         self._write: Callable[[Write], asyncio.Future[Any]] = ledger.writer.write
         self._place = Place(0, name, 0)
+        self._passes = Passes(ledger.ended_passes)
+        self._run_clock = RunClock(ledger.clock)
+        self._clock_noted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._clock_noted.set_result(None)
 
     @property
     def info(self) -> RunInfo:
@@ -315,41 +333,11 @@ class SqliteRun(SqliteRunView, Run):
 
     # Rows
 
-    async def plan(
-        self,
-        rows: Iterable[tuple[str, StartBatchJob]],
-        *,
-        after: Mapping[str, Sequence[str]] | None = None,
-        check: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
-        self._check_open()
-        if self._info.planned and self._digest is not None and self._digest == self._info.digest:
-            return
-        planned = await (self._compare if self._info.planned or self._place.rows else self._insert)(iter(rows))
-        if self._info.planned:
-            check_same_order(self._ledger.address, self._name, await self.dependencies(), after or {})
-        if check is not None:
-            await check()
-        new = {} if self._info.planned else after or {}
-        await self._ledger.writer.call(lambda: planned.finish(self._manifest, self._digest, new))
-        await self.read(_nothing)
-
-    async def _insert(self, rows: Iterator[tuple[str, StartBatchJob]]) -> Planning:
-        planning = Planning(self._place, self._ledger.address, self._ledger.batches)
-        await self._ledger.writer.call(planning.begin)
-        while await self._ledger.writer.call(lambda: planning.next_batch(rows)):
-            await anyio.lowlevel.checkpoint()
-        return planning
-
-    async def _compare(self, rows: Iterator[tuple[str, StartBatchJob]]) -> Planning:
-        comparison = Comparison(self._place, self._ledger.address)
-        while await self._ledger.read(lambda connection: comparison.next_batch(connection, rows)):
-            await anyio.lowlevel.checkpoint()
-        await self._ledger.read(comparison.finish)
-        return Planning(self._place, self._ledger.address, self._ledger.batches, self._place.rows)
+    async def in_turn(self, function: Callable[[Batches], _T]) -> _T:
+        return await self._ledger.write(lambda: function(self._ledger.batches))
 
     async def add(self, key: str, request: StartBatchJob) -> LedgerRow:
-        self._check_open()
+        self.check_open()
         check_key(key)
         if not self._info.planned:
             return cast("LedgerRow", await self._write(addition(self._place, key, request)))
@@ -364,10 +352,13 @@ class SqliteRun(SqliteRunView, Run):
 
     # Attempts
 
-    def intend(self, number: int, attempt: int, at: float, *, resend: bool = False) -> asyncio.Future[None]:
+    def intend(
+        self, number: int, attempt: int, at: float, *, not_after: float | None = None, resend: bool = False
+    ) -> asyncio.Future[None]:
         if not 0 < number <= self._place.rows:
             raise self._not_writable(number)
-        return self._write(intent(self._place, number, attempt, to_micros(at), resend=resend))
+        latest = None if not_after is None else to_micros(not_after)
+        return self._write(intent(self._place, number, attempt, to_micros(at), latest, resend=resend))
 
     def started(
         self, number: int, attempt: int, execution_id: str, request_id: str | None = None
@@ -379,15 +370,20 @@ class SqliteRun(SqliteRunView, Run):
     ) -> asyncio.Future[None]:
         return self._end(number, attempt, RowEvent.REFUSED, None, request_id, code, message)
 
+    def withdrawn(self, number: int, attempt: int, code: str, message: str) -> asyncio.Future[None]:
+        return self._end(number, attempt, RowEvent.WITHDRAWN, None, None, code, message)
+
     def rejected(
         self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
     ) -> asyncio.Future[None]:
         return self._end(number, attempt, RowEvent.REJECTED, None, request_id, code, message)
 
     def unknown(
-        self, number: int, attempt: int, code: str, message: str, request_id: str | None = None
-    ) -> asyncio.Future[None]:
-        return self._end(number, attempt, RowEvent.UNKNOWN, None, request_id, code, message)
+        self, number: int, attempt: int, code: str, message: str, request_id: str | None = None,
+        *, ended_by_service: bool = False,
+    ) -> asyncio.Future[None]:  # fmt: skip
+        by_service = ended_by_service
+        return self._end(number, attempt, RowEvent.UNKNOWN, None, request_id, code, message, by_service=by_service)
 
     def _end(
         self,
@@ -398,6 +394,8 @@ class SqliteRun(SqliteRunView, Run):
         request_id: str | None,
         code: str | None,
         message: str | None,
+        *,
+        by_service: bool = False,
     ) -> asyncio.Future[None]:
         if not 0 < number <= self._place.rows:
             raise self._not_writable(number)
@@ -412,8 +410,17 @@ class SqliteRun(SqliteRunView, Run):
                 request_id and clean(request_id),
                 code and clean(code),
                 message and clean(message),
+                by_service=by_service,
             )
         )
+
+    def note_clock(self, offset: float | None) -> asyncio.Future[None]:
+        if self._closed:
+            raise LedgerClosedError(self._ledger.address, f"run {self._name!r} is closed")
+        write = self._run_clock.note(self._place, offset)
+        if write is not None:
+            self._clock_noted = self._write(write)
+        return self._clock_noted
 
     # Decisions
 
@@ -439,6 +446,43 @@ class SqliteRun(SqliteRunView, Run):
         make = partial(decisions.not_started, attempt=attempt, at=at, note=clean(note))
         return self._decide(number, f"to call attempt {attempt} not started", make)
 
+    def confirm(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
+        at = to_micros(self._clock())
+        make = partial(decisions.confirm, attempt=attempt, at=at, note=clean(note))
+        return self._decide(number, f"to confirm the execution after attempt {attempt}", make)
+
+    def claim_together(
+        self, number: int, rows: Sequence[tuple[int, int]], execution_ids: Sequence[str], note: str
+    ) -> asyncio.Future[None]:
+        make = partial(
+            decisions.claim_together,
+            address=self._ledger.address,
+            rows=[(self._place.base + row, attempt) for row, attempt in rows],
+            at=to_micros(self._clock()),
+            execution_ids=[clean(execution_id) for execution_id in execution_ids],
+            note=clean(note),
+        )
+        return self._decide(number, f"to claim {len(execution_ids):,} executions for {len(rows):,} rows", make)
+
+    def resolve(self, number: int, attempt: int, execution_id: str | None, note: str) -> asyncio.Future[None]:
+        return self.resolve_all([(number, attempt, execution_id)], note)
+
+    def resolve_all(self, words: Sequence[tuple[int, int, str | None]], note: str) -> asyncio.Future[None]:
+        if unknown := [number for number, *_ in words if not 0 < number <= self._place.rows]:
+            raise self._not_writable(unknown[0])
+        make = partial(
+            decisions.resolve_all,
+            address=self._ledger.address,
+            run=self._name,
+            words=[
+                (self._place.base + number, attempt, execution_id if execution_id is None else clean(execution_id))
+                for number, attempt, execution_id in words
+            ],
+            at=to_micros(self._clock()),
+            note=clean(note),
+        )
+        return self._decide(words[0][0], "to resolve", make)
+
     def retry(self, number: int, attempt: int, note: str) -> asyncio.Future[None]:
         at = to_micros(self._clock())
         make = partial(decisions.retry, attempt=attempt, at=at, note=clean(note))
@@ -463,9 +507,21 @@ class SqliteRun(SqliteRunView, Run):
             raise self._not_writable(number)
         return self._write(decision(self._place, number, what, partial(make, row=self._place.base + number)))
 
+    # What is asked of whoever has it open
+
+    async def asked(self) -> list[tuple[int, str]]:
+        return await self.read(reads.asked)
+
+    async def take_on(self, entry: int) -> bool:
+        return await self.write_now(lambda connection: connection.execute(_SQL["take_on"], (entry,)).rowcount == 1)
+
+    async def answer(self, entry: int, text: str) -> None:
+        given = {"entry": entry, "text": text}
+        await self.write_now(lambda connection: connection.execute(_SQL["answer"], given))
+
     # Opening and closing
 
-    def take(self, *, by_hand: bool) -> None:
+    def take(self, *, by_hand: bool, to_send: bool) -> None:
         """Make the run if there is none, lock it, and put what a crash left into doubt; in the writer's thread.
 
         All in one transaction: so nobody makes or removes the run meanwhile.
@@ -477,12 +533,18 @@ class SqliteRun(SqliteRunView, Run):
             assert info is not None  # noqa: S101 - it was just made
             self._take_lock(info.id, now)
             place = Place(info.id, self._name, info.rows)
+            orders = reads.orders(connection, info)
+            if orders.stopped and to_send:
+                raise RunStoppedError(ledger.address, self._name, orders.at or now)
             run = {"first": place.base, "last": place.last}
+            self._run_clock.open(connection, place, now)
             [latest] = connection.execute(_SQL["latest_time"], run).fetchone()
             if latest is not None and not by_hand:
                 check_clock(ledger.address, self._name, to_seconds(latest), now)
-            connection.execute(_SQL["forget_orders"], (info.id,))
+            for forget in ("forget_pace", "forget_asked"):
+                connection.execute(_SQL[forget], (info.id,))
             crash = {"event": RowEvent.CRASH.value, "at": to_micros(now), "code": CRASH_CODE, "message": CRASH_MESSAGE}
+            crash |= {"clock": place.clock}
             connection.execute(_SQL["crashed_attempts"], run | crash)
             connection.execute(_SQL["crashed_rows"], run | crash)
         self._info, self._place = info, place
@@ -495,8 +557,9 @@ class SqliteRun(SqliteRunView, Run):
             raise RunInUseError(ledger.address, self._name, **exc.holder._asdict()) from None
 
     async def aclose(self) -> None:
-        if self._closed:
+        if self._closed or self._ledger.writer.home.is_forked:
             return
+        self._ledger.writer.home.check()
         place, self._place = self._place, Place(0, self._name, 0)  # which has no rows to write
         self._closed = True
         self._ledger.forget(self)
@@ -507,14 +570,19 @@ class SqliteRun(SqliteRunView, Run):
     def _release(self, unlock: Callable[[], object], place: Place) -> None:
         with ExitStack() as stack:
             stack.callback(unlock)
+            if place.id and self._given and (place.rows or self._info.planned):
+                with suppress(LedgerError), self._ledger.batches.transaction() as connection:
+                    clear(connection, place_beside(place))
             if not place.id or place.rows:
                 return
             with suppress(LedgerError), self._ledger.batches.transaction() as connection:
                 if connection.execute(_SQL["remove_run"], (place.id,)).rowcount:
-                    connection.execute(_SQL["clear_plan"], (place.base, place.last))
+                    clear(connection, place)
+                    belonging.forget(connection, place.id)
+                    connection.execute(_SQL["forget_orders"], (place.id,))
                 stack.close()  # before others can make a run in its place
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
         if self._closed:
             raise LedgerClosedError(self._ledger.address, f"run {self._name!r} is closed")
 

@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import TypeAlias
+
+MaybeText: TypeAlias = str | None
+MaybeNumber: TypeAlias = int | None
+"""What a column may hold, for msgspec to check."""
 
 _HERE = files("m2async.ledger.sqlite")
 

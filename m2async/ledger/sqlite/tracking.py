@@ -9,27 +9,62 @@ from typing import Any
 import msgspec
 
 from m2async.ledger.requests import job_of_identifier
-from m2async.ledger.rows import ExecutionCount, Observation, RunInfo, TrackedExecution, to_micros, to_seconds
-from m2async.ledger.sqlite.statements import named_statements
-from m2async.ledger.states import RowEvent
+from m2async.ledger.rows import (
+    ExecutionCount,
+    ExecutionEnd,
+    Observation,
+    RunInfo,
+    TrackedExecution,
+    to_micros,
+    to_seconds,
+)
+from m2async.ledger.sqlite.statements import MaybeNumber, MaybeText, named_statements
+from m2async.ledger.states import RowEvent, RowState
 
 _SQL = named_statements("tracking")
+_ExecutionColumns = tuple[
+    int, str, str, str, int, int, int, MaybeText, MaybeText, MaybeText, MaybeNumber, MaybeNumber, int, int,
+    MaybeNumber, MaybeNumber, MaybeText, MaybeText,
+]  # fmt: skip
+"""The columns of an execution, as m2async writes them: another program may have written something else."""
+_decode_ids = msgspec.json.Decoder(tuple[str, ...]).decode
+_decode_ends = msgspec.json.Decoder(list[tuple[int, MaybeText, MaybeText, int, int]]).decode
+_NOT_RESTARTED = ExecutionEnd("Failed", None, ended=True, gone=False)
+_BEING_RESTARTED = ExecutionEnd(None, None, ended=False, gone=False)
 
 
 def executions(
-    connection: sqlite3.Connection, info: RunInfo, first: int, last: int, *, open_only: bool
+    connection: sqlite3.Connection,
+    info: RunInfo,
+    first: int,
+    last: int,
+    *,
+    open_only: bool = False,
+    together: int | None = None,
 ) -> list[TrackedExecution]:
-    """Give the executions of some rows of a run."""
+    """Give the executions of some rows of a run, or only those that a group of them shares."""
     base = info.id << 32
-    asked = {"base": base, "first": base + first, "last": base + min(last, info.rows), "until": 1 if open_only else 2}
+    asked = {
+        "base": base, "first": base + first, "last": base + min(last, info.rows), "until": 1 if open_only else 2,
+        "together": together,
+    }  # fmt: skip
     return [_execution(found) for found in connection.execute(_SQL["executions"], asked)]
+
+
+def together(connection: sqlite3.Connection, info: RunInfo, group: int) -> list[TrackedExecution]:
+    """Give the executions that a group shares."""
+    first, last = connection.execute(_SQL["of_group"], (group,)).fetchone()
+    if first is None:
+        return []
+    base = info.id << 32
+    return executions(connection, info, first - base, last - base, together=group)
 
 
 def counts(connection: sqlite3.Connection, info: RunInfo) -> list[ExecutionCount]:
     """Count the executions of a run that look the same."""
     base = info.id << 32
     found = connection.execute(_SQL["execution_counts"], {"base": base, "last": base + info.rows})
-    return [ExecutionCount(*values) for values in found]
+    return [ExecutionCount(*values[:-1])._replace(ends=_ends(values[-1])) for values in found]
 
 
 def observe(connection: sqlite3.Connection, base: int, observations: Sequence[Observation], at: int) -> None:
@@ -63,12 +98,27 @@ def _execution(found: tuple[Any, ...]) -> TrackedExecution:
     (
         id_, key, application_id, job, attempts, adopted, sent_at,
         execution_id, status, return_code, started_at, ended_at, ended, gone, max_rc,
-    ) = found  # fmt: skip
+        group, candidates, ends,
+    ) = msgspec.convert(found, _ExecutionColumns)  # fmt: skip
     return TrackedExecution(
-        id_ & 0xFFFF_FFFF, key, application_id, job_of_identifier(job), execution_id, attempts, bool(adopted),
-        to_seconds(sent_at), status, return_code, _seconds(started_at), _seconds(ended_at), bool(ended), bool(gone),
-        max_rc,
+        id_ & 0xFFFF_FFFF, key, application_id, job_of_identifier(job), execution_id, attempts, adopted == 1,
+        to_seconds(sent_at), status, return_code, _seconds(started_at), _seconds(ended_at), ended == 1, gone == 1,
+        max_rc, group, () if candidates is None else _decode_ids(candidates), _ends(ends),
     )  # fmt: skip
+
+
+def _ends(found: str | None) -> tuple[ExecutionEnd, ...]:
+    """Give how the executions of a group stand, those of rows that are being restarted included."""
+    if found is None:
+        return ()
+    return tuple(
+        ExecutionEnd(status, return_code, ended == 1, gone == 1)
+        if state == RowState.STARTED
+        else _NOT_RESTARTED
+        if state == RowState.REJECTED
+        else _BEING_RESTARTED
+        for state, status, return_code, ended, gone in _decode_ends(found)
+    )
 
 
 def _micros(seconds: float | None) -> int | None:

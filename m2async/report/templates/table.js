@@ -131,6 +131,7 @@
     const fits = (row) =>
       (wantedState < 0 || columns.state[row] === wantedState) &&
       (asked.state !== "doubt" || (columns.doubts[row] > 0 && state(row) === "started")) &&
+      (asked.state !== "together" || (state(row) === "started" && !columns.execution[row])) &&
       (wantedResult < 0 || columns.result[row] === wantedResult) &&
       (!hay || hay[row].includes(needle));
     found = (asked.down ? full.toReversed() : full).concat(none).filter(fits);
@@ -232,7 +233,7 @@
     const parts = new URLSearchParams(location.hash.slice(1).replaceAll("+", "%2B"));
     const page = parseInt(parts.get("page"), 10);
     asked = {
-      text: parts.get("text") ?? "", state: one(parts.get("state"), [...STATES, "doubt"], ""),
+      text: parts.get("text") ?? "", state: one(parts.get("state"), [...STATES, "doubt", "together"], ""),
       result: one(parts.get("result"), RESULTS, ""), sort: one(parts.get("sort"), names, "number"),
       down: parts.get("down") === "1", page: page > 0 ? page : 1,
       size: one(parseInt(parts.get("size"), 10), SIZES, start.size), open: null,

@@ -41,6 +41,7 @@ class ChaoticServer:
         self.met: Counter[str] = Counter()
         self.connections: set[ChaoticConnection] = set()
         self.all_gone = asyncio.Event()
+        self.is_over = False
 
     def meets(self, trouble: str, probability: float) -> bool:
         """Decide whether this kind of trouble comes now."""
@@ -66,7 +67,9 @@ class ChaoticConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.server.connections.add(self)
         self.server.all_gone.clear()
-        if self.server.meets("close after accept", 0.1):
+        if self.server.is_over:  # it was accepted just before the end
+            self.transport.abort()
+        elif self.server.meets("close after accept", 0.1):
             self.transport.close()
         elif self.server.meets("reset after accept", 0.1):
             self.reset()
@@ -174,6 +177,7 @@ async def serving(server: ChaoticServer, tls: ssl.SSLContext | None) -> AsyncIte
     try:
         yield f"{'https' if tls else 'http'}://127.0.0.1:{listening.getsockname()[1]}"
     finally:
+        server.is_over = True
         listener.close()
         for connection in list(server.connections):
             connection.transport.abort()

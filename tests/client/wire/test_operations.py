@@ -34,6 +34,9 @@ class Wire:
 
     may_change = False
 
+    def check_here(self) -> None:
+        """It needs no event loop."""
+
     def __init__(self, credentials: Credentials) -> None:
         self.credentials = credentials
         self.sent: list[Sent] = []

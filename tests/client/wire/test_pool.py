@@ -36,6 +36,9 @@ class Peer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.server.peers.append(self)
+        if self.server.is_over:  # it was accepted just before the end
+            self.transport.abort()
+            return
         self.server.on_connection(self)
         self.server.changed.set()
 
@@ -50,6 +53,10 @@ class Peer(asyncio.Protocol):
 
     def answer(self, body: bytes, head: bytes = b"") -> None:
         self.transport.write(b"HTTP/1.1 200 OK\r\n%scontent-length: %d\r\n\r\n%s" % (head, len(body), body))
+
+    def send_now(self, data: bytes) -> None:
+        """Hand bytes to the system before anything else happens: a transport may do it later."""
+        os.write(self.transport.get_extra_info("socket").fileno(), data)
 
     def reset(self) -> None:
         """Abort the connection, so that the client sees a reset."""
@@ -76,6 +83,7 @@ class Server:
         self.peers: list[Peer] = []
         self.changed = asyncio.Event()
         self.port = 0
+        self.is_over = False
 
     @property
     def alive(self) -> list[Peer]:
@@ -107,6 +115,7 @@ async def serving(
     try:
         yield server
     finally:
+        server.is_over = True
         listener.close()
         for peer in server.alive:
             peer.transport.abort()
@@ -910,3 +919,24 @@ async def test_a_caller_cancelled_when_its_answer_is_there_does_not_disturb_the_
             assert (await second).body == b"2"
         assert first.cancelled()
         assert server.requests == [b"12"]
+
+
+async def test_an_answer_that_is_still_to_be_read_when_it_is_overdue_is_read_first() -> None:
+    """A process that was stopped finds it when it goes on, however late that is; more than one look it is not given."""
+    async with serving() as server, pooling(server) as pool:
+        connection = await pool.take()
+        for _ in range(2):
+            answer = connection.exchange(b"1")
+            await server.until(lambda: server.requests[0].endswith(b"1"))
+            server.peers[0].received.clear()
+            server.peers[0].send_now(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate")
+            connection.check(float("inf"))
+            assert (await answer).body == b"late"
+            connection = await pool.take()
+        answer = connection.exchange(b"1")
+        await server.until(lambda: server.requests[0].endswith(b"1"))
+        server.peers[0].send_now(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")
+        connection.check(float("inf"))
+        assert not answer.done()
+        connection.check(float("inf"))
+        assert isinstance(answer.exception(), AnswerTimeoutError)

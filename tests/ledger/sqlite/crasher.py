@@ -1,6 +1,6 @@
 """A process to be killed: writes to a ledger, and prints a line for each write whose await returned.
 
-python -m tests.ledger.sqlite.crasher write LEDGER SEED | plan LEDGER ROWS
+python -m tests.ledger.sqlite.crasher write LEDGER SEED | plan LEDGER ROWS | checkpoint LEDGER SEED
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Iterator
 
 from m2async import StartBatchJob
 from m2async.ledger import LedgerRow, RowState, Run, open_ledger
+from m2async.ledger.sqlite import FileStorage
 from m2async.ledger.sqlite import plan as planning
 from tests.ledger.samples import rows
 
@@ -78,6 +80,19 @@ async def _shared(left: AsyncIterator[LedgerRow]) -> AsyncIterator[LedgerRow]:
         yield row
 
 
+async def checkpoint(path: str, seed: int) -> None:
+    """Write likewise, and move the log into the file again and again."""
+    connect = FileStorage.writing
+
+    def connect_and_checkpoint_often(storage: FileStorage) -> sqlite3.Connection:
+        connection = connect(storage)
+        connection.execute("PRAGMA wal_autocheckpoint = 40")
+        return connection
+
+    FileStorage.writing = connect_and_checkpoint_often  # type: ignore[method-assign, assignment]
+    await write(path, seed)
+
+
 async def plan(path: str, count: int) -> None:
     """Plan a run in small transactions."""
     planning.BATCH = 50
@@ -94,4 +109,4 @@ async def plan(path: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run({"write": write, "plan": plan}[sys.argv[1]](sys.argv[2], int(sys.argv[3])))
+    asyncio.run({"write": write, "plan": plan, "checkpoint": checkpoint}[sys.argv[1]](sys.argv[2], int(sys.argv[3])))

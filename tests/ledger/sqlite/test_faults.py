@@ -7,6 +7,7 @@ import os
 import resource
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -147,13 +148,36 @@ async def test_a_file_that_is_taken_away_is_noticed_with_the_next_write(
             await ledger.open_run("another")
 
 
+@pytest.mark.parametrize("is_moved", [False, True], ids=["needed", "moved"])
+async def test_an_older_copy_that_is_written_over_the_file_is_noticed_with_the_next_write(
+    path: Path, *, is_moved: bool
+) -> None:
+    async with open_ledger(path) as ledger, planned(ledger, 500):
+        pass
+    older = path.read_bytes()  # noqa: ASYNC240
+    async with open_ledger(path) as ledger, await ledger.open_run("run") as run:
+        await asyncio.gather(*(run.intend(number, 1, 1.0) for number in range(1, 101)))
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(FULL)")
+        if not is_moved:
+            await run.intend(101, 1, 1.0)
+        pages = path.stat().st_size // 4_096  # noqa: ASYNC240
+        path.write_bytes(older.ljust(pages * 4_096, b"\0"))  # noqa: ASYNC240
+        with pytest.raises(LedgerDamagedError, match="it is older than"):
+            await run.intend(102, 1, 1.0)
+        with pytest.raises(LedgerDamagedError):
+            await run.intend(103, 1, 1.0)
+    with pytest.raises(LedgerDamagedError):
+        await open_and_close(path)
+
+
 async def test_a_file_that_is_deleted_during_a_commit_makes_nothing_durable(sqlite: SqliteLedger, path: Path) -> None:
     def delete_on_commit(statement: str) -> None:
         if statement.startswith("INSERT INTO attempts"):
             path.unlink()
 
     async with planned(sqlite) as run:
-        await sqlite.writer.call(lambda: sqlite._connections[0].set_trace_callback(delete_on_commit))
+        await sqlite.writer.call(lambda: sqlite.storage.writing().set_trace_callback(delete_on_commit))
         with pytest.raises(LedgerDamagedError, match="was deleted while in use"):
             await run.intend(1, 1, 1.0)
 
@@ -221,11 +245,15 @@ async def test_a_row_whose_addition_fails_is_not_there(path: Path) -> None:
 
 async def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk") if os.geteuid() == 0 else _made(tmp_path / "disk") as disk:
+        (disk / "ledger.db").touch()
         await open_and_close(disk / "ledger.db")
         with unwritable(disk):
-            for name in ("ledger.db", "new.db"):
+            with pytest.raises(LedgerReadOnlyError, match="cannot be written"):
+                await open_and_close(disk / "new.db")
+            async with open_ledger(disk / "ledger.db") as ledger:
+                assert await ledger.runs() == []
                 with pytest.raises(LedgerReadOnlyError, match="cannot be written"):
-                    await open_and_close(disk / name)
+                    await ledger.open_run("run")
 
 
 @contextmanager
@@ -243,3 +271,91 @@ async def test_a_file_that_others_keep_locked_fails_the_write_and_not_the_ledger
             other.execute("ROLLBACK")
         assert (await run.counts())[RowState.INTENT] == 0
         await run.intend(1, 1, 1.0)
+
+
+async def test_once_a_write_has_waited_in_vain_the_next_do_not_wait_as_long(path: Path) -> None:
+    async with open_ledger(path, busy_timeout=1.0) as ledger, planned(ledger, 50) as run:
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            began = time.monotonic()
+            for number in range(1, 11):
+                with pytest.raises(LedgerLockedError):
+                    await run.intend(number, 1, 1.0)
+            assert 1.0 <= time.monotonic() - began < 3.0
+            other.execute("ROLLBACK")
+            await run.intend(11, 1, 1.0)  # and from then on a busy moment is survived again
+            other.execute("BEGIN IMMEDIATE")
+            unlocking = asyncio.get_running_loop().call_later(0.3, other.execute, "ROLLBACK")
+            await run.intend(12, 1, 1.0)
+            assert unlocking.when() < asyncio.get_running_loop().time()
+        assert (await run.counts())[RowState.INTENT] == 2
+
+
+# What others do to it, and may
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(RESTART)", "PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM"],
+)
+async def test_what_another_program_moves_into_the_file_is_not_taken_for_damage(path: Path, statement: str) -> None:
+    async with open_ledger(path) as ledger, planned(ledger, 500) as run:
+        for first in (1, 101, 201):
+            await asyncio.gather(*(run.intend(number, 1, 1.0) for number in range(first, first + 100)))
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute(statement)
+        assert (await run.counts())[RowState.INTENT] == 300
+    assert integrity_problems(path) == []
+    async with open_ledger(path) as ledger:
+        assert (await (await ledger.run("run")).counts())[RowState.INTENT] == 300
+
+
+async def test_a_backup_through_sqlite_while_it_is_written_is_a_ledger(path: Path) -> None:
+    copy = path.with_name("copy.db")
+    async with open_ledger(path) as ledger, planned(ledger, 500) as run:
+
+        async def write() -> None:
+            for number in range(1, 501):
+                await run.intend(number, 1, 1.0)
+
+        writing = asyncio.create_task(write())
+        made = 0
+        while not writing.done():
+            copy.unlink(missing_ok=True)
+            with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+                source.backup(target)
+            async with open_ledger(copy) as other:
+                now = (await (await other.run("run")).counts())[RowState.INTENT]
+            assert now >= made
+            made = now
+        await writing
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE progress SET state = 99",
+        "UPDATE progress SET sent_at = 'yesterday'",
+        "UPDATE jobs SET job = 'not json'",
+        "UPDATE jobs SET params = '{\"A\": 5}'",
+        "UPDATE progress SET candidates = 'x'",
+        "UPDATE progress SET attempts = 'two'",
+        "UPDATE progress SET doubts = 'some'",
+        "UPDATE progress SET execution_id = x'00'",
+        "UPDATE progress SET state = 2, execution_id = 'e-1', attempts = 'two'",
+        "UPDATE progress SET state = 2, execution_id = 'e-1', adopted = 'no'",
+    ],
+)
+async def test_what_no_ledger_holds_is_told_as_damage(path: Path, statement: str) -> None:
+    async with open_ledger(path) as ledger, planned(ledger) as run:
+        await run.intend(1, 1, 1.0)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    async with open_ledger(path) as ledger:
+        view = await ledger.run("run")
+        with pytest.raises(LedgerDamagedError, match="did not write"):
+            await view.page()
+        if "state = 99" in statement:
+            with pytest.raises(LedgerDamagedError, match="did not write"):
+                await view.counts()

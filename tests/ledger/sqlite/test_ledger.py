@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 import stat
@@ -22,12 +21,12 @@ from m2async.ledger import (
     DuplicateKeyError,
     IllegalTransitionError,
     Ledger,
+    LedgerError,
     LedgerVersionError,
     RowState,
     RunInUseError,
     open_ledger,
 )
-from m2async.ledger.sqlite import ledger as ledger_module
 from m2async.ledger.sqlite import plan
 from m2async.ledger.sqlite.connection import integrity_problems
 from m2async.ledger.sqlite.ledger import SqliteLedger
@@ -81,7 +80,7 @@ async def test_a_closed_ledger_is_one_file(path: Path) -> None:
 
 async def test_every_commit_is_synced_to_a_write_ahead_log(sqlite: SqliteLedger) -> None:
     def settings() -> list[object]:
-        connection = sqlite._connections[0]
+        connection = sqlite.storage.writing()
         return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
 
     assert await sqlite.writer.call(settings) == ["wal", 2]  # 2 is FULL
@@ -90,7 +89,7 @@ async def test_every_commit_is_synced_to_a_write_ahead_log(sqlite: SqliteLedger)
 async def test_concurrent_writes_share_commits(sqlite: SqliteLedger) -> None:
     statements: list[str] = []
     async with planned(sqlite, 640) as run:
-        await sqlite.writer.call(lambda: sqlite._connections[0].set_trace_callback(statements.append))
+        await sqlite.writer.call(lambda: sqlite.storage.writing().set_trace_callback(statements.append))
 
         async def caller(first: int) -> None:
             for number in range(first, first + 10):
@@ -165,7 +164,6 @@ async def test_rows_of_an_unfinished_plan_are_not_in_the_way_of_added_ones(
 
 async def test_a_plan_of_many_batches_is_whole(sqlite: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "BATCH", 7)
-    monkeypatch.setattr(plan, "PAGE", 5)
     async with planned(sqlite, 50) as run:
         assert [row.key async for row in run.rows()] == [key for key, _ in rows(50)]
         await run.plan(rows(50))
@@ -199,7 +197,7 @@ async def test_a_run_that_is_removed_is_unlocked_before_others_can_make_one_in_i
 
     at_commit: list[set[str]] = []
     async with await sqlite.open_run("run"):
-        await sqlite.writer.call(lambda: sqlite._connections[0].set_trace_callback(look))
+        await sqlite.writer.call(lambda: sqlite.storage.writing().set_trace_callback(look))
         assert "ledger.db-run-1.lock" in files_in(path.parent)
     assert at_commit == [{"ledger.db", "ledger.db-wal", "ledger.db-shm"}]
 
@@ -277,7 +275,7 @@ async def test_no_question_looks_at_every_row(
 NEWEST = len(migrations())
 
 
-async def test_a_later_migration_is_made_on_opening_and_keeps_the_rows(path: Path, clock: Clock) -> None:
+async def test_a_later_migration_is_made_with_the_first_write_and_keeps_the_rows(path: Path, clock: Clock) -> None:
     async with open_ledger(path) as ledger, planned(ledger) as run:
         await run.intend(1, 1, 1.0)
     assert pragma(path, "user_version") == NEWEST
@@ -285,7 +283,9 @@ async def test_a_later_migration_is_made_on_opening_and_keeps_the_rows(path: Pat
     async with await SqliteLedger.open(FileStorage(path), clock=clock, scripts=later) as ledger:
         [summary] = await ledger.runs()
         assert (summary.info.rows, summary.counts[RowState.INTENT]) == (3, 1)
-    assert pragma(path, "user_version") == NEWEST + 1
+        assert pragma(path, "user_version") == NEWEST
+        async with await ledger.open_run("run"):
+            assert pragma(path, "user_version") == NEWEST + 1
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT owner FROM runs").fetchall() == [(None,)]
     assert integrity_problems(path) == []
@@ -293,7 +293,7 @@ async def test_a_later_migration_is_made_on_opening_and_keeps_the_rows(path: Pat
 
 async def test_a_ledger_of_a_later_version_is_left_alone(path: Path) -> None:
     later = (*migrations(), "CREATE TABLE tags (tag TEXT);")
-    async with await SqliteLedger.open(FileStorage(path), scripts=later):
+    async with await SqliteLedger.open(FileStorage(path), scripts=later) as ledger, planned(ledger):
         pass
     before = path.read_bytes()  # noqa: ASYNC240
     with pytest.raises(LedgerVersionError, match="upgrade m2async") as caught:
@@ -306,10 +306,15 @@ async def test_a_ledger_of_a_later_version_is_left_alone(path: Path) -> None:
 async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     async with open_ledger(path) as ledger, planned(ledger):
         pass
-    broken = (*migrations(), "CREATE TABLE tags (tag TEXT);\nALTER TABLE none ADD COLUMN owner TEXT;")
-    with pytest.raises(Exception, match="no such table"):
-        await SqliteLedger.open(FileStorage(path), scripts=broken)
+    broken = (
+        *migrations(),
+        "CREATE TABLE tags (tag TEXT);\nINSERT INTO runs (name, created_at) SELECT name, 0 FROM runs;",
+    )
+    async with await SqliteLedger.open(FileStorage(path), scripts=broken) as ledger:
+        with pytest.raises(LedgerError, match="UNIQUE"):
+            await ledger.open_run("run")
     assert pragma(path, "user_version") == NEWEST
+    assert files_in(path.parent) == {"ledger.db"}
     async with open_ledger(path) as ledger:
         assert len(await ledger.runs()) == 1
 
@@ -363,9 +368,9 @@ def test_two_loops_write_one_file(path: Path) -> None:
 
 
 def test_a_run_that_comes_and_goes_is_made_and_removed_by_one_at_a_time(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path,
 ) -> None:
-    monkeypatch.setattr(ledger_module, "LOOK", 0.0)
+    path.touch()  # one that a ledger made itself would go with the last run
     opened: list[int] = []
 
     async def use() -> None:
@@ -394,35 +399,25 @@ def test_a_run_that_comes_and_goes_is_made_and_removed_by_one_at_a_time(
         )
 
 
-async def test_whoever_finds_a_run_in_use_does_not_keep_its_holder_from_writing(
-    sqlite: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ledger_module, "LOOK", 60.0)
-    async with planned(sqlite) as run, await SqliteLedger.open(FileStorage(path)) as other:
-        opening = asyncio.create_task(other.open_run("run"))
-        await asyncio.sleep(0)
-        for number in (1, 2):
-            await other.writer.call(lambda: None)  # behind its first try, and whatever it does then
-            await run.intend(number, 1, 1.0)
-        assert not opening.done()
-        opening.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await opening
+async def test_whoever_looks_whether_a_run_is_in_use_keeps_nobody_from_opening_it(path: Path) -> None:
+    async with open_ledger(path) as ledger, open_ledger(path) as other:
+        async with planned(ledger):
+            pass
+        view = await other.run("run")
+        looking = True
 
+        async def look() -> None:
+            while looking:
+                await view.in_use()
+                await asyncio.sleep(0)
 
-async def test_whoever_looks_whether_a_run_is_in_use_keeps_nobody_from_opening_it(
-    sqlite: SqliteLedger, path: Path
-) -> None:
-    async with planned(sqlite):
-        pass
-    looking = os.open(f"{path}-run-1.lock", os.O_RDONLY | os.O_CREAT)
-    fcntl.flock(looking, fcntl.LOCK_SH)
-    opening = asyncio.create_task(sqlite.open_run("run"))
-    await asyncio.sleep(0)
-    await sqlite.writer.call(lambda: None)  # behind its first try
-    os.close(looking)
-    async with await opening:
-        pass
+        task = asyncio.create_task(look())
+        for _ in range(50):
+            async with await ledger.open_run("run"):
+                assert await view.in_use()
+        looking = False
+        await task
+        assert not await view.in_use()
 
 
 async def test_two_ledgers_of_one_process_share_a_file_but_no_run(path: Path) -> None:

@@ -4,22 +4,58 @@
 INSERT OR IGNORE INTO runs (name, created_at) VALUES (?, ?);
 
 -- name: run
-SELECT id, name, manifest, digest, planned, rows, created_at FROM runs WHERE name = ?;
+SELECT
+    id, name, manifest, digest, planned, rows, created_at, endpoint_url, region_name, account_id,
+    (
+        SELECT count(*)
+        FROM withdrawn
+        LEFT JOIN progress ON progress.id = withdrawn.id
+        WHERE
+            withdrawn.id BETWEEN runs.id << 32 AND (runs.id << 32) + runs.rows
+            AND coalesce(progress.state, 0) IN (0, 3)
+    )
+FROM runs
+LEFT JOIN destinations ON entry = (SELECT max(last.entry) FROM destinations AS last WHERE last.run = runs.id)
+WHERE name = ?;
+
+-- name: last_of_digest
+SELECT name FROM runs WHERE digest = ? AND planned ORDER BY id DESC;
 
 -- name: all_runs
-SELECT id, name, manifest, digest, planned, rows, created_at FROM runs ORDER BY id;
+SELECT
+    id, name, manifest, digest, planned, rows, created_at, endpoint_url, region_name, account_id,
+    (
+        SELECT count(*)
+        FROM withdrawn
+        LEFT JOIN progress ON progress.id = withdrawn.id
+        WHERE
+            withdrawn.id BETWEEN runs.id << 32 AND (runs.id << 32) + runs.rows
+            AND coalesce(progress.state, 0) IN (0, 3)
+    )
+FROM runs
+LEFT JOIN destinations ON entry = (SELECT max(last.entry) FROM destinations AS last WHERE last.run = runs.id)
+ORDER BY id;
+
+-- name: note_foreign
+INSERT OR IGNORE INTO foreign_executions (run, execution_id, application_id, job, started_at) VALUES (?, ?, ?, ?, ?);
+
+-- name: foreign
+SELECT execution_id, application_id, job, started_at FROM foreign_executions WHERE run = ? ORDER BY started_at;
 
 -- name: latest_time
--- The latest time of the run's open attempts and of the rows that were attempted last; NULL if no attempt is open.
+-- The latest time of the run's open attempts and of the rows that were attempted last; NULL if there is no open attempt
+-- whose clock nobody compared with the service's.
 SELECT iif(sum(open), max(at), NULL)
 FROM (
-    SELECT max(sent_at) AS at, count(*) AS open
+    SELECT max(sent_at) AS at, sum(clocks.least IS NULL) AS open
     FROM progress
-    WHERE state IN (1, 4) AND state = 1 AND id BETWEEN :first AND :last
+    LEFT JOIN clocks ON clocks.id = progress.clock
+    WHERE state IN (1, 4) AND state = 1 AND progress.id BETWEEN :first AND :last
     UNION ALL
-    SELECT max(max(coalesce(sent_at, 0), ended_at)), count(*)
+    SELECT max(max(coalesce(sent_at, 0), ended_at)), sum(clocks.least IS NULL)
     FROM history
-    WHERE open = 1 AND id BETWEEN :first AND :last
+    LEFT JOIN clocks ON clocks.id = history.clock
+    WHERE open = 1 AND history.id BETWEEN :first AND :last
     UNION ALL
     SELECT max(at), 0
     FROM (
@@ -32,8 +68,8 @@ FROM (
 );
 
 -- name: crashed_attempts
-INSERT INTO history (id, attempt, event, sent_at, ended_at, code, message, open)
-SELECT id, attempts, :event, sent_at, :at, :code, :message, 1
+INSERT INTO history (id, attempt, event, sent_at, clock, not_after, ended_at, ended_clock, code, message, open)
+SELECT id, attempts, :event, sent_at, clock, not_after, :at, :clock, :code, :message, 1
 FROM progress
 WHERE state IN (1, 4) AND state = 1 AND id BETWEEN :first AND :last;
 
@@ -48,8 +84,12 @@ DELETE FROM runs WHERE id = ? AND planned = 0 AND rows = 0;
 -- name: clear_plan
 DELETE FROM jobs WHERE id BETWEEN ? AND ?;
 
+-- name: clear_order
+DELETE FROM dependencies WHERE id BETWEEN ? AND ?;
+
 -- name: plan_row
-INSERT INTO jobs (id, run, key, application_id, job, params, secret) VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT INTO jobs (id, run, key, application_id, job, params, secret, request, named)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: planned
 UPDATE runs SET planned = 1, rows = ?, manifest = ?, digest = ? WHERE id = ?;
@@ -57,21 +97,9 @@ UPDATE runs SET planned = 1, rows = ?, manifest = ?, digest = ? WHERE id = ?;
 -- name: id_of_key
 SELECT id FROM jobs WHERE run = ? AND key = ?;
 
--- name: planned_rows
--- A row that was restarted was planned with the job that it had first.
-SELECT
-    key, application_id,
-    coalesce((SELECT job FROM restarts WHERE restarts.id = jobs.id ORDER BY entry LIMIT 1), job), params, secret
-FROM jobs
-WHERE id BETWEEN ? AND ?
-ORDER BY id;
-
 -- name: planned_row
 SELECT
     id, application_id,
     coalesce((SELECT job FROM restarts WHERE restarts.id = jobs.id ORDER BY entry LIMIT 1), job), params, secret
 FROM jobs
 WHERE run = ? AND key = ?;
-
--- name: planned_key
-SELECT key FROM jobs WHERE id = ?;

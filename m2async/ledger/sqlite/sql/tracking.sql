@@ -2,7 +2,7 @@
 
 -- name: observe
 -- [row, execution_id, status, return_code, started_at, ended_at, seen_at, ended, gone]
--- Trackers in several processes may write in any order: what has ended stays so, and to be gone is less than an end.
+-- Trackers in several processes may write in any order: what has ended stays so. What is gone has not ended for sure.
 INSERT INTO executions (id, execution_id, status, return_code, started_at, ended_at, seen_at, ended, gone)
 SELECT
     progress.id,
@@ -28,32 +28,66 @@ ON CONFLICT (id) DO UPDATE SET
     gone = excluded.gone
 WHERE
     executions.execution_id <> excluded.execution_id
-    OR 2 * executions.ended - executions.gone <= 2 * excluded.ended - excluded.gone;
+    OR executions.ended <= executions.gone
+    OR excluded.ended > excluded.gone;
 
 -- name: executions
+-- What is the group's, of a row of one: its executions, and how they stand.
 SELECT
     progress.id, jobs.key, jobs.application_id, jobs.job, progress.attempts, progress.adopted, progress.sent_at,
     progress.execution_id, executions.status, executions.return_code, executions.started_at, executions.ended_at,
     coalesce(executions.ended, 0), coalesce(executions.gone, 0),
-    coalesce(rules.max_rc, (SELECT max_rc FROM rules WHERE id = :base))
+    coalesce(rules.max_rc, (SELECT max_rc FROM rules WHERE id = :base)),
+    progress.together,
+    iif(progress.together IS NULL, NULL, (
+        SELECT json_group_array(execution_id)
+        FROM (
+            SELECT one.execution_id
+            FROM progress AS one
+            WHERE one.together = progress.together AND one.execution_id IS NOT NULL
+            ORDER BY one.execution_id
+        )
+    )),
+    iif(progress.together IS NULL, NULL, (
+        SELECT '[' || group_concat(DISTINCT json_array(
+            one.state, seen.status, seen.return_code, coalesce(seen.ended, 0), coalesce(seen.gone, 0)
+        )) || ']'
+        FROM progress AS one
+        LEFT JOIN executions AS seen ON seen.id = one.id AND seen.execution_id = one.execution_id
+        WHERE one.together = progress.together
+    ))
 FROM progress
 CROSS JOIN jobs ON jobs.id = progress.id
 LEFT JOIN executions ON executions.id = progress.id AND executions.execution_id = progress.execution_id
 LEFT JOIN rules ON rules.id = progress.id
-WHERE progress.id BETWEEN :first AND :last AND progress.state = 2 AND coalesce(executions.ended, 0) < :until
+WHERE
+    progress.id BETWEEN :first AND :last AND progress.state = 2
+    AND (:together IS NULL OR progress.together = :together)
+    AND coalesce(executions.ended > executions.gone, 0) < :until
 ORDER BY progress.id;
 
 -- name: execution_counts
 SELECT
     executions.status, executions.return_code, coalesce(executions.ended, 0) AS ended,
     coalesce(executions.gone, 0) AS gone,
-    coalesce(rules.max_rc, (SELECT max_rc FROM rules WHERE id = :base)) AS max_rc, count(*)
+    coalesce(rules.max_rc, (SELECT max_rc FROM rules WHERE id = :base)) AS max_rc, count(*),
+    iif(progress.together IS NULL, NULL, (
+        SELECT '[' || group_concat(DISTINCT json_array(
+            one.state, seen.status, seen.return_code, coalesce(seen.ended, 0), coalesce(seen.gone, 0)
+        )) || ']'
+        FROM progress AS one
+        LEFT JOIN executions AS seen ON seen.id = one.id AND seen.execution_id = one.execution_id
+        WHERE one.together = progress.together
+    )) AS ends
 FROM progress
 LEFT JOIN executions ON executions.id = progress.id AND executions.execution_id = progress.execution_id
 LEFT JOIN rules ON rules.id = progress.id
 WHERE progress.id BETWEEN :base AND :last AND progress.state = 2
-GROUP BY 1, 2, 3, 4, 5
-ORDER BY 1, 2, 3, 4, 5;
+GROUP BY 1, 2, 3, 4, 5, ends
+ORDER BY 1, 2, 3, 4, 5, ends;
+
+-- name: of_group
+SELECT min(id), max(id) FROM progress WHERE together = ?;
 
 -- name: set_rule
 INSERT INTO rules (id, max_rc) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET max_rc = excluded.max_rc;
@@ -64,7 +98,9 @@ SELECT progress.id, progress.attempts, progress.execution_id, executions.status,
 FROM progress
 INNER JOIN jobs ON jobs.id = progress.id
 LEFT JOIN executions ON executions.id = progress.id AND executions.execution_id = progress.execution_id
-WHERE progress.id = :id AND progress.state = 2 AND progress.attempts = :attempt AND progress.doubts = 0;
+WHERE
+    progress.id = :id AND progress.state = 2 AND progress.attempts = :attempt AND progress.doubts = 0
+    AND NOT EXISTS (SELECT 1 FROM withdrawn WHERE withdrawn.id = progress.id);
 
 -- name: restart_history
 INSERT INTO history (id, attempt, event, ended_at, execution_id, note, open)

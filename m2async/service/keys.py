@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+
+class RowNumber(str):
+    """The key of a row that was given none: its number, which says where it stands and not which job it is."""
+
+    __slots__ = ()
+
+
 MAX_KEY = 512
 """Characters of a key: it is an index entry of every ledger and one cell of every table."""
 

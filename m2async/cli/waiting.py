@@ -1,0 +1,45 @@
+"""What `submit` and `resume` say of jobs that wait for others of their name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from m2async.cli.output import say
+from m2async.submitting import WaitingName
+from m2async.texts import plural, visible
+
+_WORTH_SAYING = 1.0
+"""Seconds that jobs of a name wait, in all, before that is told at the end."""
+
+
+class WaitingNames:
+    """Says once of each name that its jobs wait, and at the end for how long they did."""
+
+    def __init__(self) -> None:
+        self._names: Sequence[WaitingName] = ()
+        self._said: set[tuple[str, str]] = set()
+
+    def look(self, names: Sequence[WaitingName]) -> int:
+        """Say what is new, and give how many jobs wait now."""
+        self._names = names
+        for each in names:
+            name = each.application_id, each.job
+            if each.share_lost and name not in self._said:
+                self._said.add(name)
+                say(
+                    f"m2async: jobs named {visible(each.job)} wait for each other, as answers of theirs were lost: "
+                    "else it could not be told which of them were started (--certainty)"
+                )
+        return sum(each.jobs for each in names)
+
+    def summary(self) -> None:
+        """Say for how long jobs waited."""
+        waited = sorted((each for each in self._names if each.share_lost), key=lambda each: -each.seconds)
+        waited = [each for each in waited if each.seconds >= _WORTH_SAYING]
+        if waited:
+            first, others = waited[0], len(waited) - 1
+            of = f"Jobs named {visible(first.job)}" + (f" and of {plural(others, 'other name')}" if others else "")
+            say(
+                f"{of} waited {first.seconds:,.0f} s for each other, as answers were lost "
+                f"(of late {first.share_lost:.1%}): --certainty fast would not wait, and leave more jobs unknown."
+            )

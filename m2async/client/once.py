@@ -1,0 +1,77 @@
+"""One call, one request: what stands around a call may call on again only while surely nothing was sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from m2async.errors import CallCancelledError, CallError, M2AsyncError, M2ServiceException, RepeatedCallError
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class OnlyRequest(Generic[Request, Response]):
+    """The one request of a call, and what it brought.
+
+    `send` is what everything around the call, such as a middleware, calls on with. It refuses once a request was sent,
+    or the call has ended; so it does not matter how often, from where and with which request it is called.
+    """
+
+    def __init__(self, send: Callable[[Request], Awaitable[Response]]) -> None:
+        self._send = send
+        self._brought: asyncio.Future[Response | BaseException] | None = None
+        self._ended = False
+
+    async def send(self, request: Request) -> Response:
+        """Send the request; raises RepeatedCallError if this call has sent one."""
+        if self._brought is not None or self._ended:
+            when = "after the call had ended" if self._ended else "a second time in one call"
+            raise RepeatedCallError(
+                f"a middleware called on {when}: a call sends one request", may_have_started=self._may_have_started()
+            )
+        brought = self._brought = asyncio.get_running_loop().create_future()
+        try:
+            response = await self._send(request)
+        except BaseException as exc:
+            if _nothing_was_sent(exc):
+                self._brought = None
+            brought.set_result(_lost() if isinstance(exc, asyncio.CancelledError) else exc)
+            raise
+        brought.set_result(response)
+        return response
+
+    async def outcome_of(self, call: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+        """Run all that stands around the call. Where it denies what the request brought, that stands."""
+        try:
+            return await call(request)
+        except CallError as error:
+            brought = self._brought
+            if brought is None or (error.may_have_started and not isinstance(error, RepeatedCallError)):
+                raise
+            found = await asyncio.shield(brought)
+            if not isinstance(found, BaseException):
+                return found
+            if isinstance(error, RepeatedCallError) or (isinstance(found, CallError) and found.may_have_started):
+                raise found from None
+            raise
+        finally:
+            self._ended = True
+
+    def _may_have_started(self) -> bool:
+        if self._brought is None:
+            return False
+        found = self._brought.result() if self._brought.done() else None
+        return not isinstance(found, CallError) or found.may_have_started
+
+
+def _nothing_was_sent(exc: BaseException) -> bool:
+    """Whether a request that ended so surely had no byte taken by the service."""
+    if isinstance(exc, M2ServiceException) or not isinstance(exc, M2AsyncError):
+        return False
+    return not isinstance(exc, CallError) or not exc.may_have_started
+
+
+def _lost() -> CallError:
+    return CallCancelledError("a middleware cancelled the call while it was under way")

@@ -1,0 +1,128 @@
+"""What is under way of one name, and whether a further one may go: arithmetic on times that are passed in.
+
+A name is an application and a job: what the service shows of an execution. Times are in seconds of one clock that never
+goes back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Hashable
+from typing import NamedTuple
+
+from m2async.certainty import Certainty, Law
+from m2async.clock import CLOCK_TOLERANCE
+
+WIDE = 2 * (CLOCK_TOLERANCE + 1.0)
+"""Seconds by which windows of attempts are wider than these, by the clocks alone."""
+
+
+class _Doubt(NamedTuple):
+    """When an attempt whose answer was lost ended, and how long after that it may still start its job."""
+
+    ended: float
+    late: float
+
+
+class Lane:
+    """The attempts of one name.
+
+    Arguments:
+        certainty: what is aimed at.
+    """
+
+    __slots__ = ("_certainty", "_doubts", "_holds", "_law", "_sent", "_under_way", "reserved")
+
+    def __init__(self, certainty: Certainty) -> None:
+        self.reserved: set[Hashable] = set()  # jobs that were let through and are about to be sent
+        self._certainty = certainty
+        self._law = Law(certainty.target)
+        self._under_way: dict[Hashable, float] = {}  # since when, the oldest first
+        self._sent: deque[float] = deque()  # since the oldest that is under way
+        self._doubts: dict[Hashable, _Doubt] = {}
+        self._holds: dict[Hashable, float] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing that a further job could have to wait for, nor less that may be under way."""
+        return not (self._under_way or self._doubts or self._holds or self.reserved or self.share_lost)
+
+    @property
+    def share_lost(self) -> float:
+        """The share of answers that is lost lately; 0 if none was."""
+        return self._law.share_lost
+
+    def opens_at(self, now: float, apart: float | None, *, reserved: int = 0) -> float:
+        """Say from when on a further job may be sent; infinite where something must end first.
+
+        Arguments:
+            now: the time.
+            apart: seconds between the end of an attempt and the beginning of the next with which their windows do not
+                touch; None where start times bound nothing.
+            reserved: how many count as sent besides.
+        """
+        if self._holds:
+            self._holds = {job: until for job, until in self._holds.items() if until > now}
+        if self._certainty.is_exact:
+            is_free = not (self._under_way or self._doubts or reserved)
+            return max(self._holds.values(), default=now) if is_free else math.inf
+        opens_at = max(self._holds.values(), default=now)
+        for ended, late in self._doubts.values():
+            opens_at = max(opens_at, math.inf if apart is None else ended + late + apart)
+        if opens_at > now:
+            return opens_at
+        if not self._under_way:
+            return now if reserved < self._most else math.inf
+        oldest = next(iter(self._under_way.values()))
+        while self._sent[0] < oldest:
+            self._sent.popleft()
+        hangs = now - oldest >= 1.0 and now - oldest >= self._law.patience
+        return math.inf if hangs or len(self._sent) + reserved >= self._most else now
+
+    def send(self, job: Hashable, now: float) -> None:
+        """Take note that a job is sent now, and not before, as where its turn came in a pause."""
+        self.reserved.discard(job)
+        self._under_way.pop(job, None)
+        self._sent.append(now)
+        self._under_way[job] = now
+
+    def is_under_way(self, job: Hashable) -> bool:
+        """Whether a job was sent and has not ended."""
+        return job in self._under_way
+
+    def answered(self, job: Hashable, now: float) -> None:
+        """Take note of an answer to a job that is under way."""
+        self._law.answered(now - self._under_way.get(job, now))
+
+    def lost(self, job: Hashable, now: float, late: float, apart: float | None) -> None:
+        """Take note that a job's answer is lost; it may start for so many seconds still.
+
+        Where start times bound nothing now, its window stays wide.
+        """
+        self._law.lost()
+        self._doubts[job] = _Doubt(math.inf if apart is None else now, late)
+
+    def look_for(self, job: Hashable) -> None:
+        """Take note of a job that an earlier process left in doubt, whatever its window is."""
+        self._doubts[job] = _Doubt(math.inf, 0.0)
+
+    def leave(self, job: Hashable) -> None:
+        """Take note that a job is not about to be sent any more, or that its attempt ended."""
+        self.reserved.discard(job)
+        if self._under_way.pop(job, None) is not None and not self._under_way:
+            self._sent.clear()
+
+    def decided(self, job: Hashable) -> None:
+        """Take note that it was decided what became of a job."""
+        self._doubts.pop(job, None)
+        self._holds.pop(job, None)
+
+    def hold(self, job: Hashable, until: float) -> None:
+        """Let nothing be sent before a time, unless a job that an earlier process left in doubt is decided first."""
+        self._holds[job] = until
+
+    @property
+    def _most(self) -> float:
+        most = self._law.most_under_way
+        return most if most == math.inf else math.floor(most)

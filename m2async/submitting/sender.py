@@ -1,0 +1,66 @@
+"""How an attempt is sent: once, and signed with no later date than its intent states."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from inspect import signature
+from typing import Protocol, cast
+
+from m2async.service import StartBatchJob, StartBatchJobResponse
+
+SIGNED_WITHIN = 60.0
+"""Seconds within which an attempt is signed, from its intent on.
+
+More than credentials, a connection and a turn on it take in good order, where the bound for a connection is 5 s and
+that for another's answer 60 s; and far less than the 5 minutes for which services take a signature. So a machine that
+was suspended, or a process that was stopped, sends no intent of before: the job gets a new one.
+"""
+
+
+class StartsBatchJobs(Protocol):
+    """What a submitter needs of a client; M2Client is one.
+
+    Where `start_batch_job` takes a `not_after` as M2Client's does, there is a `signing_time` too, and a start is signed
+    with no later date than its intent in the ledger states. Where it has an `endpoint_url` and a `region_name`, it is
+    seen whether it goes where a run was sent before; else what a process that ended left in doubt stays unknown.
+    """
+
+    def start_batch_job(self, request: StartBatchJob, /) -> Awaitable[StartBatchJobResponse]:
+        """Send the request once, or raise the CallError that says what became of it."""
+
+
+class _StartsUntil(Protocol):
+    """A client that knows with which date it signs, as M2Client does."""
+
+    def signing_time(self) -> float: ...
+
+    def start_batch_job(
+        self, request: StartBatchJob, /, *, not_after: float | None
+    ) -> Awaitable[StartBatchJobResponse]: ...
+
+
+class Sender:
+    """Sends attempts by a client, whether or not it knows until when it may sign."""
+
+    def __init__(self, client: StartsBatchJobs) -> None:
+        self._client = client
+        self._dated = cast("_StartsUntil", client) if _takes_not_after(client) else None
+
+    def latest_date(self) -> float | None:
+        """The latest date for an attempt that is intended now, by the client's clock; None where it knows none."""
+        return None if self._dated is None else self._dated.signing_time() + SIGNED_WITHIN
+
+    def send(self, request: StartBatchJob, not_after: float | None) -> Awaitable[StartBatchJobResponse]:
+        """Send the request once."""
+        if self._dated is None:
+            return self._client.start_batch_job(request)
+        return self._dated.start_batch_job(request, not_after=not_after)
+
+
+def _takes_not_after(client: StartsBatchJobs) -> bool:
+    """Whether the client's own method takes it: one that wraps another client's may pass on everything but that."""
+    try:
+        takes = "not_after" in signature(client.start_batch_job).parameters
+    except (TypeError, ValueError):  # it does not tell
+        return False
+    return takes and hasattr(client, "signing_time")

@@ -1,0 +1,135 @@
+"""Doubts of one name are told apart by windows as narrow as the run's own executions show, and no further."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from m2async import FileJob, StartBatchJob
+from m2async.certainty import ApplicationOfRun
+from m2async.certainty.adopt import Adopted, Ambiguous, Decision, Margins, NotStarted
+from m2async.certainty.reconcile import learn_start_times, reconcile
+from m2async.certainty.start_times import Precision
+from m2async.ledger import Ledger, Run, open_ledger
+from tests.certainty.test_reconcile import APPLICATION, FILE, Lists, execution
+
+
+class Night:
+    """A run with a row a tenth of a second, all of one name; some answers are lost."""
+
+    def __init__(self, ledger: Ledger, run: Run, clock: list[float]) -> None:
+        self.client = Lists([])
+        self.of = ApplicationOfRun(self.client, ledger, run, APPLICATION, Margins(), precision=Precision())
+        self._run = run
+        self._clock = clock
+        self._began = clock[0]
+        self._rows = 0
+
+    async def send(
+        self,
+        at: float,
+        *,
+        started: float | None = 0.01,
+        lost: bool = False,
+        by_service: bool = True,
+        is_under_way: bool = False,
+    ) -> int:
+        """Send a row at a time, which may be started so much later; the exchange takes 20 ms, if it has ended."""
+        self._rows += 1
+        self._clock[0] = self._began + at
+        row = await self._run.add(f"row-{self._rows}", StartBatchJob(APPLICATION, FileJob("POSTTRAN.jcl")))
+        await self._run.intend(row.number, 1, self._began + at)
+        if started is not None:
+            self.client.executions.append(execution(f"e-{row.number}", FILE, self._began + at + started))
+        self._clock[0] += 0.02
+        if is_under_way:
+            return row.number
+        if lost:
+            await self._run.unknown(row.number, 1, "ConnectionLostError", "", ended_by_service=by_service)
+        else:
+            await self._run.started(row.number, 1, f"e-{row.number}")
+        return row.number
+
+    async def decided(self, *numbers: int) -> list[Decision]:
+        self._clock[0] = self._began + 60
+        found = await reconcile(self.client, self.of, settled_before=self._began + 50, wanted=numbers)
+        return [found.decisions[number] for number in numbers]
+
+
+@asynccontextmanager
+async def night() -> AsyncIterator[Night]:
+    clock = [time.time()]
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await ledger.open_run("run") as run:
+        yield Night(ledger, run, clock)
+
+
+async def test_of_two_doubts_that_are_apart_the_one_is_adopted_and_the_other_was_not_started() -> None:
+    async with night() as run:
+        for tenth in range(20):
+            await run.send(tenth / 10)
+        one = await run.send(2.0, lost=True)
+        for tenth in range(24, 34):
+            await run.send(tenth / 10)
+        other = await run.send(3.4, started=None, lost=True)
+        for tenth in range(38, 60):
+            await run.send(tenth / 10)
+        assert await run.decided(one, other) == [Adopted((f"e-{one}",)), NotStarted()]
+
+
+@pytest.mark.parametrize("why", ["touching", "the client gave up", "few witnesses", "none sent later"])
+async def test_where_windows_may_touch_they_stay_ambiguous(why: str) -> None:
+    async with night() as run:
+        for tenth in range(2 if why == "few witnesses" else 20):
+            await run.send(tenth / 10)
+        by_service = why != "the client gave up"
+        one = await run.send(2.0, started=None, lost=True, by_service=by_service)
+        other = await run.send(2.05 if why == "touching" else 3.4, lost=True, by_service=by_service)
+        for tenth in range(38, {"none sent later": 38, "few witnesses": 48}.get(why, 60)):
+            await run.send(tenth / 10)
+        for decision in await run.decided(one, other):
+            assert isinstance(decision, Ambiguous)
+            assert list(decision.candidates) == [f"e-{other}"]
+
+
+async def test_an_execution_outside_of_its_window_leaves_its_row_unknown_and_no_narrow_window_holds() -> None:
+    async with night() as run:
+        for tenth in range(20):
+            await run.send(tenth / 10)
+        late = await run.send(2.0, started=1.0, lost=True)
+        for tenth in range(24, 60):
+            await run.send(tenth / 10)
+        [decision] = await run.decided(late)
+        assert isinstance(decision, Ambiguous)
+        assert list(decision.candidates) == [f"e-{late}"]
+        assert run.of.precision.is_refuted
+
+
+@pytest.mark.parametrize("is_under_way", [True, False], ids=["under way", "given up by the client"])
+async def test_an_execution_that_only_another_s_wide_window_explains_is_nobody_s_for_sure(is_under_way: bool) -> None:
+    async with night() as run:
+        for tenth in range(20):
+            await run.send(tenth / 10)
+        other = await run.send(2.0, started=None, lost=True, by_service=False, is_under_way=is_under_way)
+        late = await run.send(2.2, started=0.6, lost=True)
+        for tenth in range(36, 66):
+            await run.send(tenth / 10)
+        for decision in await run.decided(*([late] if is_under_way else [late, other])):
+            assert isinstance(decision, Ambiguous)
+            assert list(decision.candidates) == [f"e-{late}"]
+
+
+async def test_start_times_are_learned_before_anything_is_in_doubt() -> None:
+    async with night() as run:
+        for tenth in range(30):
+            await run.send(tenth / 10)
+        of = run.of
+        recent = ApplicationOfRun(
+            of.client, of.ledger, of.run, of.id, of.margins, precision=of.precision, recent=(29, 30)
+        )
+        await learn_start_times(run.client, recent)
+        assert of.precision.bounds is not None
+        assert of.precision.bounds.apart < 0.5
+        assert len(run.client.windows) == 1

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from itertools import permutations
+from math import inf
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m2async import ScriptJob
+from m2async.certainty import ListedExecution, Margins, not_explained
+from m2async.certainty.adopt import Attempt
+
+EXACT = Margins(resolution=0, uncertainty=0, late=0)
+
+
+def attempt(sent_at: float, ended_at: float | None, job: str = "A", application: str = "app") -> Attempt[str]:
+    return Attempt("row", application, ScriptJob(job), sent_at, ended_at, in_doubt=False)
+
+
+def listed(*starts: float, job: str = "A", application: str = "app") -> list[ListedExecution]:
+    return [ListedExecution(f"{job}-{at}-{n}", application, ScriptJob(job), at) for n, at in enumerate(starts)]
+
+
+def left(executions: list[ListedExecution], *attempts: Attempt[str]) -> list[float]:
+    return [each.start_time for each in not_explained(executions, attempts, EXACT)]
+
+
+def test_an_attempt_explains_one_execution_of_its_job_within_its_window() -> None:
+    assert left(listed(2), attempt(1, 3)) == []
+    assert left(listed(2, 2), attempt(1, 3)) == [2]
+    assert left(listed(0.5, 3.5), attempt(1, 3)) == [0.5, 3.5]
+    assert left(listed(2), attempt(1, 3, "B"), attempt(1, 3, application="other")) == [2]
+    assert left(listed(2)) == [2]
+
+
+def test_an_attempt_in_flight_may_still_start_one() -> None:
+    assert left(listed(1_000), attempt(1, None)) == []
+
+
+@given(
+    st.lists(st.integers(0, 6), max_size=5),
+    st.lists(st.tuples(st.integers(0, 6), st.none() | st.integers(0, 3)), max_size=4),
+)
+def test_as_many_are_explained_as_can_be(starts: list[int], windows: list[tuple[int, int | None]]) -> None:
+    attempts = [attempt(begin, None if length is None else begin + length) for begin, length in windows]
+    executions = listed(*starts)
+    spans = [(each.sent_at, inf if each.ended_at is None else each.ended_at) for each in attempts]
+    most = max(
+        (
+            sum(first <= start <= last for start, (first, last) in zip(order, spans, strict=False))
+            for order in permutations([*starts, *[-1] * len(spans)], len(spans))
+        ),
+        default=0,
+    )
+    assert len(left(executions, *attempts)) == len(starts) - most
