@@ -5,9 +5,9 @@
 Four campaigns kill `submit`: with distinct and with identical identifiers, each with and without `--exact`. The
 endpoint, which answers every fifth call late, is a process of its own and goes on. A run that ends in between is
 followed by another in the same ledger. One campaign each kills the other commands (killed_later.py). By default all are
-run, each with so many kills. Ends with an error if a job was started twice, is lost or has another's execution id, if
-the ledger's file is damaged after a kill, if `--exact` leaves something unknown, or if a command that is given again
-does not come to its right end.
+run, each with so many kills, and what came of each is printed as it ends. Ends with an error if a job was started
+twice, is lost or has another's execution id, if the ledger's file is damaged after a kill, if `--exact` leaves
+something unknown, or if a command that is given again does not come to its right end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import argparse
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -95,8 +95,9 @@ async def campaigns(
     *,
     at_once: int = 4,
     rows: int = ROWS,
+    tell: Callable[[Campaign], None] = lambda ended: None,
 ) -> list[Campaign]:
-    """Run the campaigns of these commands, so many at once; `rows` is for those of `submit`."""
+    """Run the campaigns of these commands, so many at once, and tell each that ends; `rows` is for `submit`."""
     made: list[Campaign] = []
 
     def own_folder() -> Path:
@@ -115,6 +116,7 @@ async def campaigns(
     async def run(campaign: Campaign) -> None:
         async with limit:
             await campaign.kill()
+            tell(campaign)
 
     async with anyio.create_task_group() as tasks:
         for campaign in made:
@@ -131,24 +133,34 @@ def main() -> None:
     options = arguments.parse_args()
     if unknown := set(options.commands) - set(COMMANDS):
         arguments.error(f"no such command: {', '.join(unknown)}")
-    print(f"seed {options.seed}", flush=True)
+    print(f"seed {options.seed}")
+    _print_cells([*_COLUMNS])
     with tempfile.TemporaryDirectory() as folder:
         made = anyio.run(
-            partial(campaigns, at_once=options.at_once),
+            partial(campaigns, at_once=options.at_once, tell=_print),
             options.kills, options.seed, Path(folder), options.commands or COMMANDS,
         )  # fmt: skip
-    widths = (25, 7, 9, 10, 6, 12, 9, 9, 9, 10)
-    heads = ("KILLED", "KILLS", "AT WORK", "IN DOUBT", "RUNS", "EXECUTIONS", "ADOPTED", "UNKNOWN", "DAMAGES")
-    print("".join(f"{head:<{width}}" for head, width in zip((*heads, "PROBLEMS"), widths, strict=True)))
-    for one in made:
-        cells = (
-            one.name, one.kills, one.killed_at_work, one.resumed, one.runs, one.executions, one.adopted, one.unknown,
-            len(one.damages), len(one.problems),
-        )  # fmt: skip
-        print("".join(f"{cell!s:<{width}}" for cell, width in zip(cells, widths, strict=True)))
     troubles = Counter(trouble for one in made for trouble in [*one.problems, *one.damages])
     if troubles:
         raise SystemExit("\n".join(f"{count} × {trouble}" for trouble, count in troubles.items()))
+
+
+_COLUMNS = {
+    "KILLED": 25, "KILLS": 7, "AT WORK": 9, "IN DOUBT": 10, "RUNS": 6, "EXECUTIONS": 12, "ADOPTED": 9, "UNKNOWN": 9,
+    "DAMAGES": 9, "PROBLEMS": 10,
+}  # fmt: skip
+
+
+def _print(one: Campaign) -> None:
+    _print_cells((
+        one.name, one.kills, one.killed_at_work, one.resumed, one.runs, one.executions, one.adopted, one.unknown,
+        len(one.damages), len(one.problems),
+    ))  # fmt: skip
+
+
+def _print_cells(cells: Sequence[object]) -> None:
+    line = "".join(f"{cell!s:<{width}}" for cell, width in zip(cells, _COLUMNS.values(), strict=True))
+    print(line.rstrip(), flush=True)
 
 
 if __name__ == "__main__":
