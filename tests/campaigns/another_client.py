@@ -4,9 +4,10 @@
 
 StartBatchJob has no client token and no list shows a job's parameters. So where an answer of ours was lost, nothing of
 ours was started, and another client started the same job in the same seconds, its execution looks like ours: it is
-adopted, and marked as inferred. This counts how often, for other clients that start our jobs more or less often than we
-do, in random order of time. Every doubt is decided a settling delay after its end, with what the list shows then.
-An execution that no attempt explains ends the guessing for its job.
+adopted, and marked as inferred; so may one of several that are taken for the executions of as many jobs of ours
+together. This counts how often, for other clients that start our jobs more or less often than we do, in random order
+of time. Every doubt is decided a settling delay after its end, with what the list shows then. An execution that no
+attempt explains ends the guessing for its job.
 
 Ends with an error if a job that was started is called not started.
 """
@@ -17,9 +18,10 @@ import argparse
 import random
 import sys
 from collections import Counter
+from collections.abc import Hashable
 
 from m2async import ScriptJob
-from m2async.certainty.adopt import Adopted, Attempt, ListedExecution, Margins, NotStarted, decide
+from m2async.certainty.adopt import Adopted, Attempt, ListedExecution, Margins, NotStarted, StartedTogether, decide
 from m2async.certainty.explained import not_explained
 
 SETTLE = 5.0
@@ -31,7 +33,7 @@ def run(draw: random.Random, others: float, jobs: int, rate: float, lost: float)
     margins, counts = Margins(late=SETTLE), Counter[str]()
     attempts: list[Attempt[int]] = []
     executions: list[ListedExecution] = []
-    ours: dict[int, str] = {}
+    ours: dict[Hashable, str] = {}
     answered: list[tuple[Attempt[int], float]] = []
     now = 1_790_000_000.0
     for number in range(ROWS):
@@ -50,8 +52,10 @@ def run(draw: random.Random, others: float, jobs: int, rate: float, lost: float)
             executions.append(ListedExecution(f"theirs-{number}-{another}", "app", job, at))
         now += draw.expovariate(rate)
     held: set[ScriptJob] = set()
-    claimed, decided = set[str](), set[int]()
+    claimed, decided = set[str](), set[Hashable]()
     for attempt in attempts:
+        if attempt.id in decided:
+            continue
         assert attempt.ended_at is not None
         at = attempt.ended_at + SETTLE
         claimed |= {ours[each.id] for each, when in answered if when <= at}
@@ -66,17 +70,19 @@ def run(draw: random.Random, others: float, jobs: int, rate: float, lost: float)
         due = [each for each in opened if each.ended_at is not None and each.ended_at + SETTLE <= at]
         opened = [each if each in due else _in_flight(each) for each in opened]
         decision = decide(opened, listed, claimed=claimed, margins=margins)[attempt.id]
-        truth = ours.get(attempt.id)
-        if attempt.job in held or not isinstance(decision, Adopted | NotStarted):
+        if attempt.job in held or not isinstance(decision, Adopted | NotStarted | StartedTogether):
             counts["unknown"] += 1
-        elif isinstance(decision, Adopted):
-            claimed.add(decision.execution_id)
-            decided.add(attempt.id)
-            counts["adopted" if decision.execution_ids == (truth,) else "wrongly adopted"] += 1
-        else:
-            decided.add(attempt.id)
-            counts["not started" if truth is None else "wrongly not started"] += 1
+            continue
+        ids = decision.ids if isinstance(decision, StartedTogether) else (attempt.id,)
+        executions_of = () if isinstance(decision, NotStarted) else decision.execution_ids
+        truth = {ours[id_] for id_ in ids if id_ in ours}
+        claimed.update(executions_of)
+        decided.update(ids)
+        counts[f"{'' if truth == set(executions_of) else 'wrongly '}{_SAID[type(decision)]}"] += len(ids)
     return counts
+
+
+_SAID = {Adopted: "adopted", StartedTogether: "together", NotStarted: "not started"}
 
 
 def _in_flight(attempt: Attempt[int]) -> Attempt[int]:
@@ -99,7 +105,7 @@ def main() -> int:
         wrong += counts["wrongly not started"]
         told = ", ".join(
             f"{counts[what]:,} {what}"
-            for what in ("adopted", "wrongly adopted", "not started", "wrongly not started", "unknown")
+            for what in (*[f"{how}{said}" for said in _SAID.values() for how in ("", "wrongly ")], "unknown")
         )
         print(f"others start {others:4.0%} of our jobs as well: {doubts:,} in doubt: {told}")
     return int(wrong > 0)
