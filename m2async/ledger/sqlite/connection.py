@@ -35,6 +35,7 @@ def connect_writer(file: LedgerFile, migrations: Sequence[str], busy_timeout: fl
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA temp_store = MEMORY")
             migrate(connection, file, migrations)
+            run_script(connection, script("views"))
             run_script(connection, script("attempts"))
         except BaseException:
             connection.close()
@@ -63,6 +64,7 @@ def connect_reader(
                 raise NothingThereError
             if version < len(migrations):
                 show_as_newest(connection, migrations)
+            run_script(connection, script("views"))
             connection.execute("PRAGMA query_only = ON")
         except BaseException:
             connection.close()
@@ -76,7 +78,7 @@ def connect_memory(migrations: Sequence[str], address: str) -> sqlite3.Connectio
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA temp_store = MEMORY")
-        connection.executescript("\n;\n".join((*migrations, script("attempts"))))
+        connection.executescript("\n;\n".join((*migrations, script("views"), script("attempts"))))
     except BaseException as exc:
         connection.close()
         if isinstance(exc, sqlite3.Error):

@@ -18,12 +18,7 @@ FROM (
                 WHERE
                     jobs.request = given.request AND jobs.named = given.named AND jobs.id NOT BETWEEN :first AND :end
                     AND jobs.id & 0xFFFFFFFF <= runs.rows AND runs.id NOT IN (SELECT value FROM json_each(:unlike))
-                    AND NOT EXISTS (
-                        SELECT 1
-                        FROM withdrawn
-                        LEFT JOIN progress ON progress.id = withdrawn.id
-                        WHERE withdrawn.id = jobs.id AND coalesce(progress.state, 0) IN (0, 3)
-                    )
+                    AND NOT EXISTS (SELECT 1 FROM gone WHERE gone.id = jobs.id)
                 ORDER BY jobs.id DESC
                 LIMIT 1
             ), 0),
@@ -35,12 +30,7 @@ FROM (
                     given.named <> 0
                     AND jobs.request = given.request AND jobs.named = 0 AND jobs.id NOT BETWEEN :first AND :end
                     AND jobs.id & 0xFFFFFFFF <= runs.rows AND runs.id NOT IN (SELECT value FROM json_each(:unlike))
-                    AND NOT EXISTS (
-                        SELECT 1
-                        FROM withdrawn
-                        LEFT JOIN progress ON progress.id = withdrawn.id
-                        WHERE withdrawn.id = jobs.id AND coalesce(progress.state, 0) IN (0, 3)
-                    )
+                    AND NOT EXISTS (SELECT 1 FROM gone WHERE gone.id = jobs.id)
                 ORDER BY jobs.id DESC
                 LIMIT 1
             ), 0),
@@ -52,12 +42,7 @@ FROM (
                     given.named = 0
                     AND jobs.request = given.request AND jobs.named <> 0 AND jobs.id NOT BETWEEN :first AND :end
                     AND jobs.id & 0xFFFFFFFF <= runs.rows AND runs.id NOT IN (SELECT value FROM json_each(:unlike))
-                    AND NOT EXISTS (
-                        SELECT 1
-                        FROM withdrawn
-                        LEFT JOIN progress ON progress.id = withdrawn.id
-                        WHERE withdrawn.id = jobs.id AND coalesce(progress.state, 0) IN (0, 3)
-                    )
+                    AND NOT EXISTS (SELECT 1 FROM gone WHERE gone.id = jobs.id)
             ), 0)
         ) AS id
     FROM (
@@ -194,61 +179,35 @@ UPDATE temp.differing
 SET elsewhere = 1
 WHERE
     change IN (0, 2) AND NOT may_have_started
-    AND (
-        EXISTS (
-            SELECT 1
+    AND EXISTS (
+        SELECT 1
+        FROM (
+            SELECT other.id, other.run, given.run AS given_in
             FROM jobs AS given
             CROSS JOIN jobs AS other ON other.request = given.request AND other.named = given.named
-            CROSS JOIN runs ON runs.id = other.run
-            WHERE
-                given.id = differing.given AND other.run NOT IN (given.run, :run)
-                AND other.id & 0xFFFFFFFF <= runs.rows AND runs.id NOT IN (SELECT value FROM json_each(:unlike))
-                AND NOT EXISTS (
-                    SELECT 1
-                    FROM withdrawn
-                    LEFT JOIN progress ON progress.id = withdrawn.id
-                    WHERE
-                        withdrawn.id = other.id AND coalesce(progress.state, 0) IN (0, 3)
-                        AND NOT coalesce(progress.doubts, 0)
-                        AND NOT EXISTS (SELECT 1 FROM restarts WHERE restarts.id = other.id)
-                )
-        )
-        OR EXISTS (
-            SELECT 1
+            WHERE given.id = differing.given
+            UNION ALL
+            SELECT other.id, other.run, given.run
             FROM jobs AS given
             CROSS JOIN jobs AS other ON other.request = given.request AND other.named = 0
-            CROSS JOIN runs ON runs.id = other.run
-            WHERE
-                given.id = differing.given AND given.named <> 0 AND other.run NOT IN (given.run, :run)
-                AND other.id & 0xFFFFFFFF <= runs.rows AND runs.id NOT IN (SELECT value FROM json_each(:unlike))
-                AND NOT EXISTS (
-                    SELECT 1
-                    FROM withdrawn
-                    LEFT JOIN progress ON progress.id = withdrawn.id
-                    WHERE
-                        withdrawn.id = other.id AND coalesce(progress.state, 0) IN (0, 3)
-                        AND NOT coalesce(progress.doubts, 0)
-                        AND NOT EXISTS (SELECT 1 FROM restarts WHERE restarts.id = other.id)
-                )
-        )
-        OR EXISTS (
-            SELECT 1
+            WHERE given.id = differing.given AND given.named <> 0
+            UNION ALL
+            SELECT other.id, other.run, given.run
             FROM jobs AS given
-            CROSS JOIN jobs AS other ON other.request = given.request
-            CROSS JOIN runs ON runs.id = other.run
-            WHERE
-                given.id = differing.given AND given.named = 0 AND other.named <> 0 AND other.run NOT IN (given.run, :run)
-                AND other.id & 0xFFFFFFFF <= runs.rows AND runs.id NOT IN (SELECT value FROM json_each(:unlike))
-                AND NOT EXISTS (
-                    SELECT 1
-                    FROM withdrawn
-                    LEFT JOIN progress ON progress.id = withdrawn.id
-                    WHERE
-                        withdrawn.id = other.id AND coalesce(progress.state, 0) IN (0, 3)
-                        AND NOT coalesce(progress.doubts, 0)
-                        AND NOT EXISTS (SELECT 1 FROM restarts WHERE restarts.id = other.id)
-                )
-        )
+            CROSS JOIN jobs AS other ON other.request = given.request AND other.named <> 0
+            WHERE given.id = differing.given AND given.named = 0
+        ) AS other
+        CROSS JOIN runs ON runs.id = other.run
+        WHERE
+            other.run NOT IN (other.given_in, :run)
+            AND other.id & 0xFFFFFFFF <= runs.rows AND runs.id NOT IN (SELECT value FROM json_each(:unlike))
+            AND NOT EXISTS (
+                SELECT 1
+                FROM gone
+                WHERE
+                    gone.id = other.id AND NOT gone.doubts
+                    AND NOT EXISTS (SELECT 1 FROM restarts WHERE restarts.id = gone.id)
+            )
     );
 
 -- name: count_differing
@@ -270,12 +229,7 @@ LIMIT :limit;
 SELECT pairs.given - :first, pairs.planned & 0xFFFFFFFF
 FROM json_each(:numbers) AS number
 CROSS JOIN temp.pairs ON pairs.given = :first + number.value
-WHERE NOT EXISTS (
-    SELECT 1
-    FROM withdrawn
-    LEFT JOIN progress ON progress.id = withdrawn.id
-    WHERE withdrawn.id = pairs.planned AND coalesce(progress.state, 0) IN (0, 3)
-);
+WHERE NOT EXISTS (SELECT 1 FROM gone WHERE gone.id = pairs.planned);
 
 -- Making the run's rows those that are given: in one transaction.
 

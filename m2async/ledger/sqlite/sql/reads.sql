@@ -1,89 +1,37 @@
--- Reading back. Rows come as the columns of LedgerRow, its request as its four columns. A row of a group has no
--- execution of its own, but the group's as candidates.
+-- Reading back, through the views of views.sql.
 
 -- name: page
 -- Bit n of :states asks for the rows of state n.
-SELECT
-    jobs.id, jobs.key, jobs.application_id, jobs.job, jobs.params, jobs.secret,
-    progress.state, progress.attempts, progress.doubts, progress.sent_at, progress.ended_at,
-    iif(progress.together IS NULL, progress.execution_id, NULL),
-    progress.request_id, progress.adopted, progress.code, progress.message,
-    iif(
-        progress.state = 2 AND progress.together IS NOT NULL,
-        (
-            SELECT json_group_array(execution_id)
-            FROM (
-                SELECT one.execution_id
-                FROM progress AS one
-                WHERE one.together = progress.together AND one.execution_id IS NOT NULL
-                ORDER BY one.execution_id
-            )
-        ),
-        progress.candidates
-    ),
-    progress.note
-FROM jobs
-LEFT JOIN progress ON progress.id = jobs.id
-WHERE
-    jobs.id > :after AND jobs.id <= :last AND (:states >> coalesce(progress.state, 0)) & 1
-    AND NOT EXISTS (
-        SELECT 1 FROM withdrawn WHERE withdrawn.id = jobs.id AND coalesce(progress.state, 0) IN (0, 3)
-    )
-ORDER BY jobs.id
+SELECT *
+FROM ledger_rows
+WHERE id > :after AND id <= :last AND (:states >> coalesce(state, 0)) & 1
+ORDER BY id
 LIMIT :limit;
 
 -- name: page_of_open
 -- The same, where only INTENT and UNKNOWN are asked for.
-SELECT
-    jobs.id, jobs.key, jobs.application_id, jobs.job, jobs.params, jobs.secret,
-    progress.state, progress.attempts, progress.doubts, progress.sent_at, progress.ended_at, progress.execution_id,
-    progress.request_id, progress.adopted, progress.code, progress.message, progress.candidates, progress.note
-FROM progress
-INNER JOIN jobs ON jobs.id = progress.id
-WHERE
-    progress.state IN (1, 4)
-    AND progress.id > :after AND progress.id <= :last AND (:states >> progress.state) & 1
-ORDER BY progress.id
-LIMIT :limit;
+SELECT *
+FROM ledger_rows
+WHERE id IN (
+    SELECT id
+    FROM progress
+    WHERE state IN (1, 4) AND id > :after AND id <= :last AND (:states >> state) & 1
+    ORDER BY id
+    LIMIT :limit
+)
+ORDER BY id;
 
 -- name: row
-SELECT
-    jobs.id, jobs.key, jobs.application_id, jobs.job, jobs.params, jobs.secret,
-    progress.state, progress.attempts, progress.doubts, progress.sent_at, progress.ended_at,
-    iif(progress.together IS NULL, progress.execution_id, NULL),
-    progress.request_id, progress.adopted, progress.code, progress.message,
-    iif(
-        progress.state = 2 AND progress.together IS NOT NULL,
-        (
-            SELECT json_group_array(execution_id)
-            FROM (
-                SELECT one.execution_id
-                FROM progress AS one
-                WHERE one.together = progress.together AND one.execution_id IS NOT NULL
-                ORDER BY one.execution_id
-            )
-        ),
-        progress.candidates
-    ),
-    progress.note
-FROM jobs
-LEFT JOIN progress ON progress.id = jobs.id
-WHERE
-    jobs.run = :run AND jobs.key = :key AND jobs.id <= :last
-    AND NOT EXISTS (
-        SELECT 1 FROM withdrawn WHERE withdrawn.id = jobs.id AND coalesce(progress.state, 0) IN (0, 3)
-    );
+SELECT *
+FROM ledger_rows
+WHERE id = (SELECT id FROM jobs WHERE run = :run AND key = :key AND id <= :last);
 
 -- name: counts
 SELECT state, count(*) FROM progress WHERE id BETWEEN ? AND ? GROUP BY state;
 
 -- name: gone
 -- The rows that are none any more, by state.
-SELECT coalesce(progress.state, 0), count(*)
-FROM withdrawn
-LEFT JOIN progress ON progress.id = withdrawn.id
-WHERE withdrawn.id BETWEEN ? AND ? AND coalesce(progress.state, 0) IN (0, 3)
-GROUP BY 1;
+SELECT state, count(*) FROM gone WHERE id BETWEEN ? AND ? GROUP BY state;
 
 -- name: history
 SELECT attempt, event, sent_at, ended_at, code, message, request_id, iif(event = 16, NULL, execution_id), note, open

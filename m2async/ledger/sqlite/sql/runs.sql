@@ -4,37 +4,13 @@
 INSERT OR IGNORE INTO runs (name, created_at) VALUES (?, ?);
 
 -- name: run
-SELECT
-    id, name, manifest, digest, planned, rows, created_at, endpoint_url, region_name, account_id,
-    (
-        SELECT count(*)
-        FROM withdrawn
-        LEFT JOIN progress ON progress.id = withdrawn.id
-        WHERE
-            withdrawn.id BETWEEN runs.id << 32 AND (runs.id << 32) + runs.rows
-            AND coalesce(progress.state, 0) IN (0, 3)
-    )
-FROM runs
-LEFT JOIN destinations ON entry = (SELECT max(last.entry) FROM destinations AS last WHERE last.run = runs.id)
-WHERE name = ?;
+SELECT * FROM run_infos WHERE name = ?;
 
 -- name: last_of_digest
 SELECT name FROM runs WHERE digest = ? AND planned ORDER BY id DESC;
 
 -- name: all_runs
-SELECT
-    id, name, manifest, digest, planned, rows, created_at, endpoint_url, region_name, account_id,
-    (
-        SELECT count(*)
-        FROM withdrawn
-        LEFT JOIN progress ON progress.id = withdrawn.id
-        WHERE
-            withdrawn.id BETWEEN runs.id << 32 AND (runs.id << 32) + runs.rows
-            AND coalesce(progress.state, 0) IN (0, 3)
-    )
-FROM runs
-LEFT JOIN destinations ON entry = (SELECT max(last.entry) FROM destinations AS last WHERE last.run = runs.id)
-ORDER BY id;
+SELECT * FROM run_infos ORDER BY id;
 
 -- name: note_foreign
 INSERT OR IGNORE INTO foreign_executions (run, execution_id, application_id, job, started_at) VALUES (?, ?, ?, ?, ?);

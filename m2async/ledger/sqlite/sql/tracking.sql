@@ -39,23 +39,8 @@ SELECT
     coalesce(executions.ended, 0), coalesce(executions.gone, 0),
     coalesce(rules.max_rc, (SELECT max_rc FROM rules WHERE id = :base)),
     progress.together,
-    iif(progress.together IS NULL, NULL, (
-        SELECT json_group_array(execution_id)
-        FROM (
-            SELECT one.execution_id
-            FROM progress AS one
-            WHERE one.together = progress.together AND one.execution_id IS NOT NULL
-            ORDER BY one.execution_id
-        )
-    )),
-    iif(progress.together IS NULL, NULL, (
-        SELECT '[' || group_concat(DISTINCT json_array(
-            one.state, seen.status, seen.return_code, coalesce(seen.ended, 0), coalesce(seen.gone, 0)
-        )) || ']'
-        FROM progress AS one
-        LEFT JOIN executions AS seen ON seen.id = one.id AND seen.execution_id = one.execution_id
-        WHERE one.together = progress.together
-    ))
+    (SELECT execution_ids FROM grouped WHERE grouped.id = progress.id),
+    (SELECT ends FROM grouped WHERE grouped.id = progress.id)
 FROM progress
 CROSS JOIN jobs ON jobs.id = progress.id
 LEFT JOIN executions ON executions.id = progress.id AND executions.execution_id = progress.execution_id
@@ -71,14 +56,7 @@ SELECT
     executions.status, executions.return_code, coalesce(executions.ended, 0) AS ended,
     coalesce(executions.gone, 0) AS gone,
     coalesce(rules.max_rc, (SELECT max_rc FROM rules WHERE id = :base)) AS max_rc, count(*),
-    iif(progress.together IS NULL, NULL, (
-        SELECT '[' || group_concat(DISTINCT json_array(
-            one.state, seen.status, seen.return_code, coalesce(seen.ended, 0), coalesce(seen.gone, 0)
-        )) || ']'
-        FROM progress AS one
-        LEFT JOIN executions AS seen ON seen.id = one.id AND seen.execution_id = one.execution_id
-        WHERE one.together = progress.together
-    )) AS ends
+    (SELECT ends FROM grouped WHERE grouped.id = progress.id) AS ends
 FROM progress
 LEFT JOIN executions ON executions.id = progress.id AND executions.execution_id = progress.execution_id
 LEFT JOIN rules ON rules.id = progress.id

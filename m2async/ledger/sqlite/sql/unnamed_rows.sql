@@ -45,12 +45,7 @@ found (pass, request, end, jobs, id) AS (
                 AND jobs.id > coalesce(
                     (SELECT last FROM temp.counted WHERE pass = asked.pass AND request = asked.request), asked.base
                 )
-                AND NOT EXISTS (
-                    SELECT 1
-                    FROM withdrawn
-                    LEFT JOIN progress ON progress.id = withdrawn.id
-                    WHERE withdrawn.id = jobs.id AND coalesce(progress.state, 0) IN (0, 3)
-                )
+                AND NOT EXISTS (SELECT 1 FROM gone WHERE gone.id = jobs.id)
             ORDER BY jobs.id
             LIMIT 1
         )
@@ -64,41 +59,17 @@ found (pass, request, end, jobs, id) AS (
             WHERE
                 jobs.request = found.request AND jobs.named = 0 AND jobs.id <= found.end
                 AND jobs.id > found.id
-                AND NOT EXISTS (
-                    SELECT 1
-                    FROM withdrawn
-                    LEFT JOIN progress ON progress.id = withdrawn.id
-                    WHERE withdrawn.id = jobs.id AND coalesce(progress.state, 0) IN (0, 3)
-                )
+                AND NOT EXISTS (SELECT 1 FROM gone WHERE gone.id = jobs.id)
             ORDER BY jobs.id
             LIMIT 1
         )
     FROM found
     WHERE found.jobs > 1 AND found.id IS NOT NULL
 )
-SELECT
-    found.pass, found.request,
-    jobs.id, jobs.key, jobs.application_id, jobs.job, jobs.params, jobs.secret,
-    progress.state, progress.attempts, progress.doubts, progress.sent_at, progress.ended_at,
-    iif(progress.together IS NULL, progress.execution_id, NULL),
-    progress.request_id, progress.adopted, progress.code, progress.message,
-    iif(
-        progress.state = 2 AND progress.together IS NOT NULL,
-        (
-            SELECT json_group_array(execution_id)
-            FROM (
-                SELECT one.execution_id
-                FROM progress AS one
-                WHERE one.together = progress.together AND one.execution_id IS NOT NULL
-                ORDER BY one.execution_id
-            )
-        ),
-        progress.candidates
-    ),
-    progress.note
+SELECT found.pass, found.request, ledger_rows.*
 FROM found
-CROSS JOIN jobs ON jobs.id = found.id
-LEFT JOIN progress ON progress.id = found.id
+CROSS JOIN ledger_rows
+WHERE ledger_rows.id = found.id
 ORDER BY found.id;
 
 -- name: count
