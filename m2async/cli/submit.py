@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Literal, NamedTuple
@@ -14,8 +14,8 @@ import anyio
 import typer
 from anyio.abc import TaskGroup
 
-from m2async.certainty import Certainty, OnUnknown
 from m2async.cli.following import Following
+from m2async.cli.hindrances import Hindrances
 from m2async.cli.hints import advised, hint, start_anew_hint
 from m2async.cli.lazy_client import LazyClient
 from m2async.cli.ledgers import (
@@ -31,16 +31,15 @@ from m2async.cli.manifests import Manifest, show_problems
 from m2async.cli.opening import Readers, Wish, open_run
 from m2async.cli.outcomes import OutcomeLines
 from m2async.cli.output import BAD_INPUT, STOPPED, fail, say
+from m2async.cli.pace import Pace, check_rate
 from m2async.cli.progress import Progress
 from m2async.cli.rules import RuledRows, write_rules
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Rehearsal, Service
+from m2async.cli.told_rows import ToldRows
 from m2async.cli.track import EndLines
-from m2async.cli.waiting import WaitingNames
 from m2async.client import M2Client
 from m2async.errors import (
-    CallError,
-    InvalidRequestError,
     M2AsyncError,
     NotSentError,
     SubmissionStoppedError,
@@ -51,27 +50,18 @@ from m2async.ledger import (
     IllegalTransitionError,
     Ledger,
     LedgerError,
-    LedgerRow,
     ManifestChangedError,
-    RowNotFoundError,
     RowState,
     Run,
     open_ledger,
 )
 from m2async.local import DEFAULT_APPLICATION_ID
-from m2async.pacing import RetryPolicy, TokenBucket
-from m2async.service import StartBatchJob, check_identifier
 from m2async.submitting import (
-    LOOK_EVERY,
     Dispatch,
     NamedJobs,
-    Outcome,
-    Started,
     Steering,
     Submitter,
-    outcome_of,
     preflight,
-    why_refused,
 )
 from m2async.texts import moment, plural
 
@@ -94,21 +84,6 @@ class Awaited(NamedTuple):
 
     rules: Mapping[str | None, int] = {}
     ends: bool = False
-
-
-class Pace(NamedTuple):
-    """How fast to start them, and what to do when it is not known whether one was started."""
-
-    rate: float | None
-    burst: float | None
-    adaptive: bool
-    application_buckets: dict[str, TokenBucket]
-    concurrency: int
-    on_unknown: OnUnknown
-    settle: float
-    certainty: str | None
-    hold: float
-    start_anyway: bool
 
 
 class OutcomeOutput(NamedTuple):
@@ -231,51 +206,15 @@ def _go(
     raise typer.Exit(code)
 
 
-def chosen_certainty(given: str | None, *, exact: bool) -> str | None:
-    """Read `--certainty`, and `--exact` as its short form."""
-    if given is None:
-        return "exact" if exact else None
-    try:
-        certainty = Certainty.of(given)
-    except ValueError as exc:
-        fail(f"--{exc}", BAD_INPUT)
-    if exact and not certainty.is_exact:
-        fail(f"give --exact or --certainty {given}, not both", BAD_INPUT)
-    return given
-
-
-def parse_rates(texts: Sequence[str]) -> dict[str, TokenBucket]:
-    """Read `--application-rate APP=R,B` options."""
-    buckets: dict[str, TokenBucket] = {}
-    for text in texts:
-        application, _, figures = text.partition("=")
-        rate, _, burst = figures.partition(",")
-        try:
-            check_identifier("application", application)
-            buckets[application] = TokenBucket(float(rate), float(burst or 1))
-        except (ValueError, InvalidRequestError) as exc:
-            fail(f"--application-rate {text}: must be APP=RATE or APP=RATE,BURST: {exc}", BAD_INPUT)
-    return buckets
-
-
 def _check(pace: Pace, service: Service, rehearsal: Rehearsal | None) -> None:
     """Refuse options that make no sense."""
     if rehearsal and service.endpoint_url:
         fail("give --local or --endpoint-url, not both", BAD_INPUT)
     if service.timeout <= 0:
         fail(f"--timeout must be above 0, not {service.timeout:g}", BAD_INPUT)
-    if pace.certainty not in {None, "exact"} and pace.on_unknown != "adopt":
-        fail(f"--certainty {pace.certainty} needs --on-unknown adopt, not {pace.on_unknown}", BAD_INPUT)
-    if pace.adaptive and pace.rate is not None:
-        fail("give --adaptive or --rate, not both", BAD_INPUT)
-    for prefix, rate, burst in (("--", pace.rate, pace.burst), ("--local-", *(rehearsal or (None, None)))):
-        if rate is None and burst is not None:
-            fail(f"{prefix}burst needs {prefix}rate", BAD_INPUT)
-        if rate is not None:
-            try:
-                TokenBucket(rate, 1 if burst is None else burst)
-            except ValueError as exc:
-                fail(f"{prefix}{exc}", BAD_INPUT)
+    pace.check()
+    if rehearsal is not None:
+        check_rate("--local-", rehearsal.rate, rehearsal.burst)
 
 
 class _SubmitCommand:
@@ -287,19 +226,11 @@ class _SubmitCommand:
         self._began = 0.0
         self._found_rate: float | None = None
         self._foreign: list[ForeignExecution] = []
-        self._refused: Mapping[str, CallError] = {}
-        self._waiting = WaitingNames()
+        self._hindrances: Hindrances | None = None
         self._planned = planned
         self._show = show
         self._progress = progress
-        self._open: dict[str, StartBatchJob] = {}  # rows that were read and have not ended
-        self._last_read = 0
-        self._held = 0
-        self._not_started: set[str] = set()  # rows that have ended without a start, where some rows wait for others
         self._ruled: RuledRows | None = None  # once the manifest is read
-        self._before = False  # whether jobs were started before
-        self._attempts_before: dict[str, int] = {}  # of open rows that were sent by an earlier command
-        self._now: set[str] = set()  # the keys of this command's own outcomes, where there are earlier ones
 
     async def run(
         self,
@@ -326,35 +257,33 @@ class _SubmitCommand:
             await self._fit_lines(run)
             self._began = time.monotonic()
             self._progress.start(run.info.jobs)
-            self._before = await self._say_what_was_started_before(run)
+            before = await self._say_what_was_started_before(run)
             await self._say_what_is_waited_for(run, pace)
-            settings = {**pace._asdict(), "adaptive": pace.rate is None, "retry": RetryPolicy(hold=pace.hold)}
-            del settings["hold"]
             is_first = await run.last_sent() is None
-            submitter = Submitter(client, ledger=ledger, run=run, **settings, logger=log and log.logger)
+            submitter = Submitter(client, ledger=ledger, run=run, **pace.settings(), logger=log and log.logger)
             await stack.enter_async_context(submitter)
             for warning in submitter.warnings:
                 say(f"m2async: {warning}")
-            self._refused = dict(submitter.refused_lists)
+            self._hindrances = hindrances = Hindrances(submitter, self._progress)
             beside = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(beside.cancel_scope.cancel)
-            beside.start_soon(self._say_what_is_held, submitter)
+            beside.start_soon(hindrances.watch)
             following = await self._follow(client, ledger, run, submitter, beside, log)
-            steering = self._steer(run, submitter, following)
+            dispatch = None if following is None else following.dispatch
+            rows = ToldRows(run, dispatch, self._lines, self._progress, before=before)
+            steering = self._steer(run, submitter, following, rows)
             await steering.begin()
             beside.start_soon(steering.follow)
             once_more = "; once more to leave at once"
             signals.on_first = lambda: self._interrupt(submitter, following, "interrupted", once_more)
-            rows = run.rows(*_NOT_STARTED) if following is None else following.dispatch.rows()
             try:
                 with contextlib.suppress(IllegalTransitionError):  # a restart that was asked for came to a row first
-                    async for outcome in submitter.submit_many(self._noting(rows, in_turn=following is None)):
-                        self._open.pop(outcome.key, None)
-                        self._ended(outcome, following)
-                await self._show_what_is_sent_no_more(run, following)
+                    async for outcome in submitter.submit_many(rows.read()):
+                        rows.submitted(outcome)
+                await rows.show_what_is_sent_no_more()
                 await steering.all_sent()
                 if following is not None:
-                    await self._show_what_is_held(run, following.dispatch)
+                    await rows.show_what_is_held()
                     await following.to_the_end()
                     await steering.all_sent()
                 if is_first and not self._planned.awaited.ends:  # else tracking has listed them
@@ -363,21 +292,21 @@ class _SubmitCommand:
             except SubmissionStoppedError:
                 pass  # said below, for a run that its last job stopped, too
             self._found_rate = submitter.found_rate
-            self._say_which_lists_are_refused(submitter)
-            self._waiting.look(submitter.waiting)
+            hindrances.look()
             stopped_by = submitter.stopped_by
             try:
-                await self._look_back(run)
+                self._foreign = await run.foreign()
+                await rows.show_what_was_started_before()
             except LedgerError as exc:  # often why it stopped
                 stopped_by = stopped_by or exc
             if stopped_by is not None:
-                await self._stopped(stopped_by, run)
+                await self._stopped(stopped_by, rows)
                 return STOPPED
         counts = self._lines.counts
-        if counts["skipped"] > self._held:
+        if counts["skipped"] > rows.held:
             return STOPPED
         failures = following.failures if following is not None else 0
-        return 1 if counts["rejected"] or counts["unknown"] or self._held or failures else 0
+        return 1 if counts["rejected"] or counts["unknown"] or rows.held or failures else 0
 
     def show_summary(self, hint: Callable[[str], str] | None) -> None:
         """Say how the run went, unless no job got anywhere; `hint` writes out a command on it."""
@@ -385,9 +314,11 @@ class _SubmitCommand:
             self._lines.summary(time.monotonic() - self._began, hint)
             if self._found_rate is not None:
                 say(f"The service throttled calls: its quota is about {self._found_rate:,.3g} a second.")
-            self._waiting.summary()
+            if self._hindrances is not None:
+                self._hindrances.summary()
             say_foreign(self._foreign)
-            say_refused(self._refused, self._lines.counts["unknown"])
+            if self._hindrances is not None:
+                say_refused(self._hindrances.refused, self._lines.counts["unknown"])
 
     async def _open_run(self, stack: contextlib.AsyncExitStack, ledger: Ledger, connection: LazyClient) -> Run:
         name, manifest, *_ = self._planned
@@ -467,16 +398,6 @@ class _SubmitCommand:
                 f"service's executions, as soon as {pace.settle:g} s have passed since the last attempt"
             )
 
-    async def _look_back(self, run: Run) -> None:
-        """Show what was started before, and read what others have started meanwhile."""
-        self._foreign = await run.foreign()
-        if not self._before:
-            return
-        async for row in run.rows(RowState.STARTED):
-            if row.key not in self._now:
-                self._lines.before(outcome_of(row))
-                self._progress.advance(self._lines.counts)
-
     async def _follow(
         self, client: M2Client, ledger: Ledger, run: Run, submitter: Submitter, beside: TaskGroup, log: Log | None
     ) -> Following | None:
@@ -492,75 +413,20 @@ class _SubmitCommand:
         beside.start_soon(following.run)
         return following
 
-    async def _show_what_is_sent_no_more(self, run: Run, following: Following | None) -> None:
-        """Show the rows in doubt that were not let go: the manifest was given again without them."""
-        for key in list(self._open):
-            with contextlib.suppress(RowNotFoundError):
-                row = await run.row(key)
-                if row.state is RowState.UNKNOWN:
-                    self._ended(outcome_of(row), following)
-
-    async def _show_what_is_held(self, run: Run, dispatch: Dispatch) -> None:
-        async for row in run.rows(*_NOT_STARTED):
-            if row.key not in self._not_started:
-                self._held += 1
-                self._lines.held(row, dispatch.held(row))
-                self._progress.advance(self._lines.counts)
-
-    def _steer(self, run: Run, submitter: Submitter, following: Following | None) -> Steering:
+    def _steer(self, run: Run, submitter: Submitter, following: Following | None, rows: ToldRows) -> Steering:
         return Steering(
             run,
             submitter,
             stop=partial(self._interrupt, submitter, following),
             tell=lambda said: say(f"m2async: {said}"),
-            restarted=partial(self._restarted, following),
-            ended=lambda outcome: self._ended(outcome, following),
+            restarted=rows.restarted,
+            ended=rows.ended,
         )
-
-    def _restarted(self, following: Following | None, row: LedgerRow) -> None:
-        self._note_attempts(row)
-        if following is not None:
-            following.dispatch.restarted(row)
-
-    def _note_attempts(self, row: LedgerRow) -> None:
-        if row.attempts:
-            self._attempts_before[row.key] = row.attempts
-
-    def _ended(self, outcome: Outcome, following: Following | None) -> None:
-        if self._before:
-            self._now.add(outcome.key)
-        if following is not None:
-            self._not_started |= {outcome.key} if not isinstance(outcome, Started) else set()
-            following.dispatch.ended(outcome)
-        self._lines.outcome(outcome, attempts_before=self._attempts_before.pop(outcome.key, 0))
-        self._progress.advance(self._lines.counts)
 
     def _leave_at_once(self, log: Log | None) -> None:
         self._progress.stop()
         if log is not None:
             log.flush()
-
-    async def _say_what_is_held(self, submitter: Submitter) -> None:
-        """Say when the jobs of an application wait because it does not run, and when its list is refused."""
-        said: set[str] = set()
-        while True:
-            await anyio.sleep(LOOK_EVERY)
-            self._say_which_lists_are_refused(submitter)
-            self._progress.waiting = self._waiting.look(submitter.waiting)
-            held = submitter.held
-            for application in held.keys() - said:
-                error, _ = held[application]
-                say(f"m2async: the jobs of application {application} wait for it to run: {error.message}")
-            said = set(held)
-
-    def _say_which_lists_are_refused(self, submitter: Submitter) -> None:
-        """Say what has changed since the run was opened or this was said last."""
-        before, self._refused = self._refused, dict(submitter.refused_lists)
-        for application in self._refused.keys() - before.keys():
-            why = why_refused(self._refused[application])
-            say(f"m2async: the executions of application {application} cannot be listed: {why}")
-        for application in before.keys() - self._refused.keys():
-            say(f"m2async: the executions of application {application} can be listed now")
 
     def _interrupt(self, submitter: Submitter, following: Following | None, reason: str, hint: str = "") -> None:
         if following is not None:
@@ -568,29 +434,10 @@ class _SubmitCommand:
         say(f"m2async: {reason}: waiting for the calls under way{hint}")
         submitter.stop(reason)
 
-    async def _noting(self, rows: AsyncGenerator[LedgerRow, None], *, in_turn: bool) -> AsyncIterator[LedgerRow]:
-        async with contextlib.aclosing(rows):
-            async for row in rows:
-                self._open[row.key] = row.request
-                self._note_attempts(row)
-                if in_turn:
-                    self._last_read = row.number
-                yield row
-
-    async def _stopped(self, cause: M2AsyncError, run: Run) -> None:
-        """Say why, and which jobs were not sent: those read before the stop, and those still to be read."""
+    async def _stopped(self, cause: M2AsyncError, rows: ToldRows) -> None:
+        """Say why, and which jobs were not sent."""
         self._progress.stop()
         # What was not sent has no code of the service's, and its message says all.
         code = "" if isinstance(cause, NotSentError) else f"{cause.code}: "
         say(f"m2async: stopped: {code}{cause.message}")
-        for key, request in self._open.items():
-            self._lines.not_sent(key, request, cause)
-        try:
-            async for row in run.rows(*_NOT_STARTED, after=self._last_read):
-                if row.key not in self._not_started and row.key not in self._open:
-                    self._lines.not_sent(row.key, row.request, cause)
-        except LedgerError as exc:
-            say(f"m2async: which other jobs were not sent is not known: {exc}")
-
-
-_NOT_STARTED = (RowState.PENDING, RowState.REJECTED, RowState.UNKNOWN)
+        await rows.show_what_was_not_sent(cause)

@@ -152,8 +152,9 @@ def restart(
     from m2async.cli.executions import restart as command
     from m2async.cli.ledgers import Book
     from m2async.cli.output import BAD_INPUT, fail
+    from m2async.cli.pace import Pace
     from m2async.cli.service import Service
-    from m2async.cli.submit import Awaited, OutcomeOutput, Pace
+    from m2async.cli.submit import Awaited, OutcomeOutput
     from m2async.cli.submit import resume as resume_run
     from m2async.cli.track import track as track_run
 

@@ -79,9 +79,10 @@ def submit(
     from m2async.cli.manifests import parse_params
     from m2async.cli.opening import Wish
     from m2async.cli.output import BAD_INPUT, fail
+    from m2async.cli.pace import Pace, chosen_certainty, parse_rates
     from m2async.cli.rules import parse_rules
     from m2async.cli.service import Rehearsal, Service
-    from m2async.cli.submit import Awaited, OutcomeOutput, Pace, What, chosen_certainty, parse_rates
+    from m2async.cli.submit import Awaited, OutcomeOutput, What
     from m2async.cli.submit import submit as run
 
     if not local and (local_rate is not None or local_burst is not None):
@@ -161,9 +162,10 @@ def resume(
 ) -> None:
     """Go on with a run from the ledger: start what was not started, and nothing twice."""
     from m2async.cli.ledgers import Book
+    from m2async.cli.pace import Pace, chosen_certainty, parse_rates
     from m2async.cli.rules import parse_rules
     from m2async.cli.service import Service
-    from m2async.cli.submit import Awaited, OutcomeOutput, Pace, chosen_certainty, parse_rates
+    from m2async.cli.submit import Awaited, OutcomeOutput
     from m2async.cli.submit import resume as run
 
     run(
