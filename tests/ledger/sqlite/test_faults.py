@@ -177,7 +177,7 @@ async def test_a_file_that_is_deleted_during_a_commit_makes_nothing_durable(sqli
             path.unlink()
 
     async with planned(sqlite) as run:
-        await sqlite.writer.call(lambda: sqlite.storage.writing().set_trace_callback(delete_on_commit))
+        await sqlite.desk.writer.call(lambda: sqlite.desk.storage.writing().set_trace_callback(delete_on_commit))
         with pytest.raises(LedgerDamagedError, match="was deleted while in use"):
             await run.intend(1, 1, 1.0)
 

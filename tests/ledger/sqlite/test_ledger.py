@@ -80,16 +80,16 @@ async def test_a_closed_ledger_is_one_file(path: Path) -> None:
 
 async def test_every_commit_is_synced_to_a_write_ahead_log(sqlite: SqliteLedger) -> None:
     def settings() -> list[object]:
-        connection = sqlite.storage.writing()
+        connection = sqlite.desk.storage.writing()
         return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
 
-    assert await sqlite.writer.call(settings) == ["wal", 2]  # 2 is FULL
+    assert await sqlite.desk.writer.call(settings) == ["wal", 2]  # 2 is FULL
 
 
 async def test_concurrent_writes_share_commits(sqlite: SqliteLedger) -> None:
     statements: list[str] = []
     async with planned(sqlite, 640) as run:
-        await sqlite.writer.call(lambda: sqlite.storage.writing().set_trace_callback(statements.append))
+        await sqlite.desk.writer.call(lambda: sqlite.desk.storage.writing().set_trace_callback(statements.append))
 
         async def caller(first: int) -> None:
             for number in range(first, first + 10):
@@ -138,7 +138,7 @@ async def test_illegal_writes_cost_the_others_nothing_but_time(sqlite: Ledger) -
 async def test_writes_of_one_row_take_effect_in_their_order(sqlite: SqliteLedger) -> None:
     async with planned(sqlite) as run:
         free = threading.Event()
-        holding = asyncio.create_task(sqlite.writer.call(lambda: free.wait(10)))
+        holding = asyncio.create_task(sqlite.desk.writer.call(lambda: free.wait(10)))
         await asyncio.sleep(0)
         writes = [run.started(1, 1, "x"), run.intend(1, 1, 1.0), run.intend(2, 1, 1.0)]  # one batch
         free.set()
@@ -197,7 +197,7 @@ async def test_a_run_that_is_removed_is_unlocked_before_others_can_make_one_in_i
 
     at_commit: list[set[str]] = []
     async with await sqlite.open_run("run"):
-        await sqlite.writer.call(lambda: sqlite.storage.writing().set_trace_callback(look))
+        await sqlite.desk.writer.call(lambda: sqlite.desk.storage.writing().set_trace_callback(look))
         assert "ledger.db-run-1.lock" in files_in(path.parent)
     assert at_commit == [{"ledger.db", "ledger.db-wal", "ledger.db-shm"}]
 
@@ -270,7 +270,7 @@ async def test_no_question_looks_at_every_row(
 ) -> None:
     await sqlite.claimed(APPLICATION, [])
     sql = f"EXPLAIN QUERY PLAN {named_statements('reads', 'runs', 'again', 'tracking')[statement]}"
-    steps = [step[3] for step in await sqlite.read(lambda connection: connection.execute(sql, given).fetchall())]
+    steps = [step[3] for step in await sqlite.desk.read(lambda connection: connection.execute(sql, given).fetchall())]
     assert any(index in step for step in steps), steps
     whole = ("SCAN progress", "SCAN jobs", "SCAN withdrawn", "MATERIALIZE")
     assert not [step for step in steps if step.startswith(whole) and "progress_open" not in step]
