@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from m2async.errors import CallError, M2AsyncError
 from m2async.submitting.circuits import Circuits
+from m2async.submitting.end import End
 from m2async.submitting.entering import EnteredRun
 from m2async.submitting.lanes import Lanes, WaitingName
 from m2async.submitting.tokens import Tokens
@@ -17,10 +18,8 @@ class WatchedSubmitter:
     _tokens: Tokens
     _circuits: Circuits
     _lanes: Lanes
-
-    def __init__(self) -> None:
-        self._entered: EnteredRun | None = None
-        self._ended_by: M2AsyncError | None = None
+    _end: End
+    _entered: EnteredRun | None
 
     @property
     def rate(self) -> float | None:
@@ -50,4 +49,4 @@ class WatchedSubmitter:
     @property
     def stopped_by(self) -> M2AsyncError | None:
         """What made it send nothing more, or None while it goes on."""
-        return self._ended_by
+        return self._end.cause

@@ -1,10 +1,10 @@
 """The pipeline: read this first.
 
 A request goes through a queue to one of a fixed number of workers. It takes a token, the ledger notes that it will be
-sent, it is sent once, and the ledger notes the answer. From that follows whether the job has ended, stops the rest, or
-is set aside and comes back to the queue later: because it is sent again (resends.py), waits for its application
-(circuits.py), is looked for among the service's executions (certainty/doubts.py), or waits for another of its name
-(lanes.py). What follows from a failure is decided in consequences.py, and told by feedback.py.
+sent, it is sent once, and the ledger notes the answer (attempts.py). From that follows whether the job has ended, stops
+the rest (end.py), or is set aside and comes back to the queue later: because it is sent again (resends.py), waits for
+its application (circuits.py), is looked for among the service's executions (certainty/doubts.py), or waits for another
+of its name (lanes.py). What follows from a failure is decided in consequences.py, and told by feedback.py.
 """
 
 from __future__ import annotations
@@ -22,24 +22,18 @@ from anyio.abc import TaskGroup, TaskStatus
 from structlog.typing import FilteringBoundLogger
 
 from m2async.certainty import Adopted, Ambiguous, Decision, Doubts, NotStarted, OnUnknown, StartedTogether
-from m2async.errors import (
-    CallCancelledError,
-    CallError,
-    M2AsyncError,
-    M2ServiceException,
-    NotSentError,
-    SubmissionStoppedError,
-    WrongEventLoopError,
-)
+from m2async.errors import CallError, NotSentError, SubmissionStoppedError, WrongEventLoopError
 from m2async.events import Events
-from m2async.ledger import IllegalTransitionError, Ledger, LedgerError, ManifestChangedError, Run
+from m2async.ledger import Ledger, LedgerError, Run
 from m2async.loops import Home
 from m2async.pacing import Pacer, RetryPolicy, TokenBucket
-from m2async.service import SENDING, Sending, StartBatchJob, StartBatchJobResponse
+from m2async.service import StartBatchJob
+from m2async.submitting.attempts import Attempts
 from m2async.submitting.circuits import Circuits
 from m2async.submitting.consequences import Consequence, Step
+from m2async.submitting.end import OF_ONE_JOB, End
 from m2async.submitting.endings import Endings, UnwantedError
-from m2async.submitting.entering import enter_run
+from m2async.submitting.entering import EnteredRun, enter_run
 from m2async.submitting.feedback import Feedback
 from m2async.submitting.intake import Caller, HeldJobs, JobStream, Request, Submission, SubmittedJobs
 from m2async.submitting.lanes import Lanes, NotYetError
@@ -53,8 +47,6 @@ from m2async.submitting.standing import WatchedSubmitter
 from m2async.submitting.steering import Steering
 from m2async.submitting.tokens import Tokens
 from m2async.submitting.under_way import CallsUnderWay
-
-_OF_ONE_JOB = (IllegalTransitionError, ManifestChangedError)  # its key is in flight, or another request's
 
 
 class Submitter(WatchedSubmitter):
@@ -123,9 +115,7 @@ class Submitter(WatchedSubmitter):
     ) -> None:
         check_numbers(concurrency, settle)
         on_unknown = checked_on_unknown(on_unknown, has_ledger=ledger is not None)
-        super().__init__()
         self._client = client
-        self._sender = Sender(client)
         self._tokens = Tokens(
             rate=rate, burst=burst, adaptive=adaptive, pacer=pacer, weight=weight, buckets=application_buckets or {}
         )
@@ -144,6 +134,7 @@ class Submitter(WatchedSubmitter):
         self._under_way = CallsUnderWay(grace)
         self._start_anyway = start_anyway
         self._events = Events(logger=logger, log_params=log_params)
+        self._end = End(self._events)
         self._endings = Endings(self._events)
         self._recording = Recording(None)
         self._doubts: Doubts[Submission] | None = None
@@ -157,6 +148,7 @@ class Submitter(WatchedSubmitter):
             self._tokens, self._lanes, self._resends, self._circuits, policy=self._policy, on_unknown=on_unknown
         )
         self._queue: asyncio.Queue[Submission] = asyncio.Queue()
+        self._entered: EnteredRun | None = None
         self._tasks: TaskGroup | None = None
         self.warnings: Sequence[str] = ()  # what is to be known of the run that was opened
 
@@ -165,6 +157,10 @@ class Submitter(WatchedSubmitter):
         async with contextlib.AsyncExitStack() as stack:
             if self._ledger is not None:
                 await self._open_ledger(stack, self._ledger)
+            self._attempts = Attempts(
+                self._home, self._end, tokens=self._tokens, lanes=self._lanes, recording=self._recording,
+                sender=Sender(self._client), under_way=self._under_way, feedback=self._feedback,
+            )  # fmt: skip
             host = await stack.enter_async_context(anyio.create_task_group())
             await host.start(self._serve)
             self._host = stack.pop_all()
@@ -212,7 +208,7 @@ class Submitter(WatchedSubmitter):
         submitter stopped, after the outcomes of what was sent.
         """
         stream = JobStream(
-            requests, ahead=3 * self._concurrency, put=self._put, spawn=self._spawn, stop_error=self._stop_error
+            requests, ahead=3 * self._concurrency, put=self._put, spawn=self._spawn, stop_error=self._end.error
         )
         return HeldJobs(stream)
 
@@ -222,7 +218,7 @@ class Submitter(WatchedSubmitter):
         What was not sent ends in a SubmissionStoppedError that holds the reason.
         """
         self._home.check()
-        self._end(NotSentError(reason))
+        self._end.come(NotSentError(reason))
         self._under_way.end()
 
     async def look_for_others(self) -> Sequence[str]:
@@ -258,7 +254,7 @@ class Submitter(WatchedSubmitter):
 
     def _requeue(self, job: Submission) -> None:
         """Let a job that was set aside go on."""
-        if self._ended_by is None:
+        if self._end.cause is None:
             self._queue.put_nowait(job)
         else:
             self._interrupted(job)
@@ -277,9 +273,9 @@ class Submitter(WatchedSubmitter):
                 except UnwantedError:
                     self._drop(job)
                 except WrongEventLoopError as error:  # of the pacer or the ledger
-                    self._stop(error)
+                    self._end.stop(error)
                     self._interrupted(job)
-                except _OF_ONE_JOB as error:
+                except OF_ONE_JOB as error:
                     self._circuits.unanswered(job)
                     job.failed(error)
 
@@ -287,7 +283,7 @@ class Submitter(WatchedSubmitter):
         """End a job that waited for its first or next attempt, or to be found, when the submitter ended."""
         job = self._leftovers.waiting(job)
         if job.in_doubt is None:
-            job.stopped(self._stop_error())
+            job.stopped(self._end.error())
         else:
             job.ended(self._endings.unknown(job, job.in_doubt))
 
@@ -333,7 +329,7 @@ class Submitter(WatchedSubmitter):
         try:
             return await self._recording.enter(job)
         except LedgerError as error:
-            raise self._ledger_refused(error) from error
+            raise self._end.refused(error) from error
 
     def _end_job(self, job: Submission, outcome: Outcome) -> None:
         """Give a job its outcome once that is durable; the worker goes on meanwhile."""
@@ -341,99 +337,17 @@ class Submitter(WatchedSubmitter):
 
     def _durable(self, job: Submission, outcome: Outcome, error: LedgerError | None) -> None:
         if error is not None:
-            self._stop(error)
+            self._end.stop(error)
         job.ended(outcome)
 
     async def _attempt(self, job: Submission, scope: anyio.CancelScope) -> Outcome | None:
-        """Take a token, note the intent, send the request once, and draw the consequence."""
-        await self._get_ready(job)
-        while not self._may_begin(job) or (answer := await self._call(job, scope)) is None:  # as in a pause
-            self._withdraw(job)
-            await self._get_ready(job)
+        """Send a job once, and draw the consequence."""
+        answer = await self._attempts.make(job, scope)
         if isinstance(answer, Consequence):
             return self._follow(job, answer)
         if self._doubts is not None and job.row is not None:
             self._doubts.answered(job.request.application_id, job.row.number)
         return self._endings.started(job, answer.execution_id, answer.request_id)
-
-    async def _get_ready(self, job: Submission) -> None:
-        """Take a token, and have it written that the attempt comes; if then it must not, that is written too."""
-        has_turn = await self._tokens.take(job, partial(self._lanes.may_send, job))
-        self._home.check()
-        if not self._may_be_sent(job):
-            self._tokens.give_back(job)
-            raise UnwantedError() if self._ended_by is None else self._stop_error()
-        if not has_turn:
-            raise NotYetError
-        job.attempts += 1
-        job.not_after = self._sender.latest_date()
-        try:
-            await self._recording.intend(job)
-        except LedgerError as error:
-            job.attempts -= 1
-            raise self._ledger_refused(error) from error
-        except asyncio.CancelledError:
-            self._withdraw(job)
-            raise
-
-    def _may_be_sent(self, job: Submission) -> bool:
-        return self._ended_by is None and job.is_wanted()
-
-    def _may_begin(self, job: Submission) -> bool:
-        """Whether its first byte may go now: asked before the call, and by the client when that is about to go."""
-        return not self._tokens.pause.active and self._may_be_sent(job)
-
-    def _withdraw(self, job: Submission) -> None:
-        """Write that an attempt that was intended does not come, and leave its token to another."""
-        self._recording.not_sent(job)
-        self._tokens.give_back(job)
-
-    async def _call(self, job: Submission, scope: anyio.CancelScope) -> StartBatchJobResponse | Consequence | None:
-        """Send the request and write the answer, where no cancellation reaches but that of `stop`.
-
-        Gives None if it was held back. `scope` is the worker's own; once cancelled it stays so, and ends the worker.
-        """
-        answer: StartBatchJobResponse | Consequence | None = None
-        sending = Sending(partial(self._may_begin, job))
-        SENDING.set(sending)
-        self._under_way.add(scope, sending)
-        try:
-            try:
-                answer = await self._sender.send(job.to_send, job.not_after)
-            except CallError as error:
-                held_back = sending.was_held_back or not self._may_be_sent(job)
-                if not held_back or sending.has_begun is not False or isinstance(error, M2ServiceException):
-                    answer = self._feedback.failed(job, error)
-            else:
-                self._feedback.succeeded(job)
-            if answer is not None:
-                await self._write_answer(job, answer)
-        except asyncio.CancelledError:
-            if not scope.cancel_called:
-                raise
-        finally:
-            self._under_way.remove(scope)
-        if answer is None:
-            if sending.has_begun is False:
-                return None
-            answer = self._feedback.failed(job, CallCancelledError("the submitter was left before an answer came"))
-            self._recording.failed(job, answer.error, again=False)
-        return answer
-
-    async def _write_answer(self, job: Submission, answer: StartBatchJobResponse | Consequence) -> None:
-        """Write an answer into the ledger, and wait for it where the job or its lane must not go on before.
-
-        Where it cannot be written, nothing more is sent.
-        """
-        try:
-            if isinstance(answer, Consequence):
-                await self._recording.failed(job, answer.error, again=answer.may_be_tried_again)
-            else:
-                self._recording.started(job, answer)
-                if self._lanes.waits_for_writing and job.written is not None:
-                    await job.written
-        except LedgerError as error:
-            self._stop(error)
 
     # What follows from a failure
 
@@ -441,7 +355,7 @@ class Submitter(WatchedSubmitter):
         """End a job whose attempt failed, or set it aside, and draw the consequence for the others."""
         error = what_follows.error
         if what_follows.stops:
-            self._stop(error)
+            self._end.stop(error)
         if what_follows.holds_application:
             self._events.application_held(job.request.application_id, error)
         match what_follows.step:
@@ -450,10 +364,10 @@ class Submitter(WatchedSubmitter):
             case Step.REJECT:
                 return self._endings.rejected(job, error)
             case Step.GIVE_UP:
-                if self._ended_by is None:
+                if self._end.cause is None:
                     self._write_given_up(job)
                 return self._endings.rejected(job, error)
-            case Step.SEND_AGAIN | Step.HOLD if self._ended_by is not None:
+            case Step.SEND_AGAIN | Step.HOLD if self._end.cause is not None:
                 self._interrupted(job)
             case Step.SEND_AGAIN:
                 self._resends.after(job, error)
@@ -476,11 +390,11 @@ class Submitter(WatchedSubmitter):
         try:
             self._recording.give_up(job)
         except LedgerError as error:
-            self._stop(error)
+            self._end.stop(error)
 
     def _look_for(self, job: Submission, error: CallError, ended_at: float | None = None) -> Outcome | None:
         """Set a job aside until its execution is looked for, or leave it unknown; it was in doubt at `ended_at`."""
-        if self._doubts is None or job.row is None or self._ended_by is not None:
+        if self._doubts is None or job.row is None or self._end.cause is not None:
             self._lanes.decided(job, goes_again=False)
             return self._endings.unknown(job, error)
         job.set_aside()
@@ -500,7 +414,7 @@ class Submitter(WatchedSubmitter):
         try:
             decision = await self._recording.decided(job, decision)
         except LedgerError as failure:
-            self._stop(failure)
+            self._end.stop(failure)
             self._interrupted(job)
             return
         self._lanes.decided(job, goes_again=isinstance(decision, NotStarted))
@@ -514,7 +428,7 @@ class Submitter(WatchedSubmitter):
                 if job.results.abandoned:
                     self._lanes.leave(job)
                     self._events.not_started(job.key, job.request, job.attempts)
-                elif self._ended_by is not None:
+                elif self._end.cause is not None:
                     self._interrupted(job)
                 elif job.sends_in_doubt <= self._policy.resends:
                     self._resends.by_budget(job)
@@ -522,32 +436,14 @@ class Submitter(WatchedSubmitter):
                     self._lanes.leave(job)
                     self._give_up(job, error)
 
-    def _ledger_refused(self, error: LedgerError) -> M2AsyncError:
-        """What a job ends in whose intent could not be written: its own error, or the end of everything."""
-        if isinstance(error, _OF_ONE_JOB):
-            return error
-        self._stop(error)
-        return self._stop_error()
-
-    def _stop(self, cause: M2AsyncError) -> None:
-        if self._ended_by is None:
-            self._events.stopped(cause)
-            self._end(cause)
-
-    def _end(self, cause: M2AsyncError) -> None:
-        """Send nothing more: cancel everything but the calls under way, and tell whoever waits."""
-        if self._ended_by is not None or self._tasks is None:
-            return
-        self._ended_by = cause
-        self._tasks.cancel_scope.cancel()
+    def _wind_up(self, tasks: TaskGroup) -> None:
+        """Cancel everything but the calls under way, and tell whoever waits."""
+        tasks.cancel_scope.cancel()
         while not self._queue.empty():
             self._interrupted(self._queue.get_nowait())
         for place in (self._lanes, self._resends, self._circuits, self._doubts):
             for job in place.take_all() if place is not None else ():
                 self._interrupted(job)
-
-    def _stop_error(self) -> SubmissionStoppedError:
-        return SubmissionStoppedError(self._ended_by or NotSentError("the submitter was cancelled"))
 
     async def _open_ledger(self, stack: contextlib.AsyncExitStack, given: str | PathLike[str] | Ledger) -> None:
         entered = await enter_run(
@@ -566,15 +462,16 @@ class Submitter(WatchedSubmitter):
             await self._leftovers.look_for(run, self._doubts, self._events)
 
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
-        """Run the workers, and the feeders of `submit_many`, until `_end` cancels them."""
+        """Run the workers, and the feeders of `submit_many`, until `_wind_up` cancels them."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
+            self._end.may_come(partial(self._wind_up, tasks))
             for _ in range(self._concurrency):
                 tasks.start_soon(self._work)
             tasks.start_soon(self._resends.run)
             if self._doubts is not None:
-                tasks.start_soon(until_the_ledger_fails, self._doubts.run, self._stop)
-                tasks.start_soon(until_the_ledger_fails, self._doubts.learn, self._stop)
+                tasks.start_soon(until_the_ledger_fails, self._doubts.run, self._end.stop)
+                tasks.start_soon(until_the_ledger_fails, self._doubts.learn, self._end.stop)
             if self._steering is not None:
                 tasks.start_soon(self._steering.follow)
             task_status.started()
@@ -590,8 +487,8 @@ class Submitter(WatchedSubmitter):
     def _check_open(self) -> TaskGroup:
         if self._tasks is not None:
             self._home.check()
-        if self._ended_by is not None:
-            raise self._stop_error()
+        if self._end.cause is not None:
+            raise self._end.error()
         if self._tasks is None:
             raise RuntimeError("the submitter is not open: use it as 'async with Submitter(...) as submitter'")
         return self._tasks
