@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import msgspec
 
@@ -302,14 +302,22 @@ def _judged_together(ends: Sequence[ExecutionEnd], max_rc: int | None) -> Judgem
     return Judgement(Result.OPEN, f"which execution is its own cannot be told: {reasons}")
 
 
-def to_micros(seconds: float) -> int:
-    """Turn a time into whole microseconds, as ledgers store it."""
-    return round(seconds * 1e6)
+@overload
+def to_micros(seconds: float) -> int: ...
+@overload
+def to_micros(seconds: float | None) -> int | None: ...
+def to_micros(seconds: float | None) -> int | None:
+    """Turn a time into whole microseconds, as ledgers store it; None stays as it is."""
+    return None if seconds is None else round(seconds * 1e6)
 
 
-def to_seconds(micros: int) -> float:
-    """Turn stored microseconds back."""
-    return micros / 1e6
+@overload
+def to_seconds(micros: int) -> float: ...
+@overload
+def to_seconds(micros: int | None) -> float | None: ...
+def to_seconds(micros: int | None) -> float | None:
+    """Turn stored microseconds back; None stays as it is."""
+    return None if micros is None else micros / 1e6
 
 
 def as_stored(seconds: float) -> float:

@@ -10,12 +10,10 @@ import sqlite3
 from collections.abc import Collection
 from typing import Any
 
-import msgspec
-
 from m2async.ledger.changes import MAX_KEYS, ChangeKind, Differences, RowChange
 from m2async.ledger.errors import DuplicateKeyError
 from m2async.ledger.rows import RunInfo
-from m2async.ledger.sqlite.statements import named_statements
+from m2async.ledger.sqlite.statements import as_json, named_statements
 from m2async.ledger.sqlite.writes import Place
 from m2async.ledger.states import RowEvent
 
@@ -31,7 +29,7 @@ def place_beside(place: Place) -> Place:
 
 def kin(connection: sqlite3.Connection, given: Place, unlike: Collection[int]) -> dict[int, int]:
     """Give the runs that the given rows were in last, with how many of them; `unlike` are runs that do not count."""
-    asked = {"first": given.base, "end": given.last, "unlike": msgspec.json.encode(list(unlike)).decode()}
+    asked = {"first": given.base, "end": given.last, "unlike": as_json(list(unlike))}
     return dict(connection.execute(_SQL["kin"], asked).fetchall())
 
 
@@ -43,7 +41,7 @@ def planned(connection: sqlite3.Connection) -> tuple[int, ...]:
 
 def compare(connection: sqlite3.Connection, given: Place, place: Place, unlike: Collection[int]) -> Differences:
     """Pair given rows with those of a run, and say what differs; both are kept with the connection for `amend`."""
-    asked: dict[str, Any] = {**_spans(given, place), "unlike": msgspec.json.encode(list(unlike)).decode()}
+    asked: dict[str, Any] = {**_spans(given, place), "unlike": as_json(list(unlike))}
     for statement in ("make_pairs", "make_differing", "forget_pairs", "forget_differing"):
         connection.execute(_SQL[statement])
     connection.execute(_SQL["pair_by_key"], asked)
@@ -74,7 +72,7 @@ def amend(connection: sqlite3.Connection, address: str, given: Place, place: Pla
 
 def given_as(connection: sqlite3.Connection, first: int, numbers: Collection[int]) -> dict[int, int]:
     """Give the numbers that rows have in the run that took them over last, by those that they were given with."""
-    asked = {"first": first, "numbers": msgspec.json.encode(list(numbers)).decode()}
+    asked = {"first": first, "numbers": as_json(list(numbers))}
     return dict(connection.execute(_SQL["given_as"], asked).fetchall())
 
 

@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
-import msgspec
 from msgspec.structs import replace
 
 from m2async.ledger.destinations import Destination
@@ -15,7 +14,7 @@ from m2async.ledger.requests import canonical_identifier
 from m2async.ledger.rows import RunInfo, to_micros, to_seconds
 from m2async.ledger.sqlite.part import PartOfRun
 from m2async.ledger.sqlite.reads import clocks_of, run_info
-from m2async.ledger.sqlite.statements import named_statements
+from m2async.ledger.sqlite.statements import as_json, named_statements
 from m2async.ledger.states import RowState
 from m2async.service import Job, RestartJob
 
@@ -48,7 +47,7 @@ class Belonging(PartOfRun):
 
     async def named_jobs(self, application_id: str, jobs: Collection[Job], *states: RowState) -> set[Job]:
         named_by = {job: job.execution_id if isinstance(job, RestartJob) else canonical_identifier(job) for job in jobs}
-        names = msgspec.json.encode(sorted(set(named_by.values()))).decode()
+        names = as_json(sorted(set(named_by.values())))
 
         def ask(connection: sqlite3.Connection, info: RunInfo) -> set[Job]:
             bits = _bits(states if states and info.planned else RowState)
@@ -111,7 +110,7 @@ def forget(connection: sqlite3.Connection, run_id: int) -> None:
 
 def claimed_once(connection: sqlite3.Connection, application_id: str, execution_ids: Collection[str]) -> set[str]:
     """Give the executions that belong to rows, by reading the whole ledger once."""
-    asked = {"given": msgspec.json.encode(list(execution_ids)).decode(), "application_id": application_id}
+    asked = {"given": as_json(list(execution_ids)), "application_id": application_id}
     return {execution_id for (execution_id,) in connection.execute(_SQL["claimed_once"], asked)}
 
 

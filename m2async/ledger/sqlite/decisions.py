@@ -6,10 +6,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from m2async.ledger.errors import ExecutionClaimedError, IllegalTransitionError
-from m2async.ledger.sqlite.statements import named_statements
+from m2async.ledger.sqlite.statements import as_json, named_statements
 from m2async.ledger.states import RowEvent, RowState, Standing, illegal_reason
 
 _SQL = named_statements("decisions")
@@ -204,7 +202,7 @@ class _Word(NamedTuple):
 
     def _take_back(self, row: int, attempt: int, *, candidates: Sequence[str] | None = None) -> None:
         values = {"id": row, "attempt": attempt, "note": self.note}
-        self._execute("take_back", **values, candidates=candidates and msgspec.json.encode(candidates).decode())
+        self._execute("take_back", **values, candidates=candidates and as_json(candidates))
         self._execute("decision", **values, event=RowEvent.TAKEN_BACK.value, at=self.at, execution_id=None)
         self._execute("unsettle", id=row)
 
@@ -224,7 +222,7 @@ def give_up(connection: sqlite3.Connection, *, row: int, attempt: int, at: int, 
 
 def candidates(connection: sqlite3.Connection, *, row: int, execution_ids: list[str]) -> bool:
     """Write the candidates of a row in doubt."""
-    values = {"id": row, "candidates": msgspec.json.encode(execution_ids).decode()}
+    values = {"id": row, "candidates": as_json(execution_ids)}
     return _changes(connection, "candidates", values)
 
 

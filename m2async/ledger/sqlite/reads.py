@@ -21,7 +21,7 @@ from m2async.ledger.rows import (
     RunSummary,
     to_seconds,
 )
-from m2async.ledger.sqlite.statements import MaybeNumber, MaybeText, named_statements
+from m2async.ledger.sqlite.statements import MaybeNumber, MaybeText, as_json, named_statements
 from m2async.ledger.states import RowEvent, RowState
 
 _SQL = named_statements("reads", "runs", "orders", "clocks")
@@ -90,7 +90,7 @@ def orders(connection: sqlite3.Connection, info: RunInfo) -> Orders:
     if found is None:
         return Orders()
     rate, burst, paused, stopped, at = found
-    return Orders(rate, burst, bool(paused), bool(stopped), _seconds(at))
+    return Orders(rate, burst, bool(paused), bool(stopped), to_seconds(at))
 
 
 def asked(connection: sqlite3.Connection, info: RunInfo) -> list[tuple[int, str]]:
@@ -120,7 +120,7 @@ def history(connection: sqlite3.Connection, row_id: int) -> list[HistoryEntry]:
     """Give what happened to a row."""
     return [
         HistoryEntry(
-            attempt, RowEvent(event), _seconds(sent_at), to_seconds(ended_at),
+            attempt, RowEvent(event), to_seconds(sent_at), to_seconds(ended_at),
             code, message, request_id, execution_id, note, is_open == 1,
         )
         for attempt, event, sent_at, ended_at, code, message, request_id, execution_id, note, is_open
@@ -144,14 +144,14 @@ def open_attempts(connection: sqlite3.Connection, application_id: str) -> list[O
             job=job_of_identifier(job),
             identifier=job,
             sent_at=to_seconds(sent_at),
-            ended_at=_seconds(ended_at),
+            ended_at=to_seconds(ended_at),
             sent_after=clocks.span(clock, to_seconds(sent_at))[0],
             ended_before=None if ended_at is None else clocks.ended_before(run_id, ended_clock, to_seconds(ended_at)),
             ended_by=None if ended_at is None else clocks.ended_by(run_id, ended_clock, to_seconds(ended_at)),
             is_former=clocks.is_former(run_id, clock),
-            not_after=_seconds(not_after),
+            not_after=to_seconds(not_after),
             sent_to=_destination(*sent_to),
-            uptimes=clocks.uptimes(clock, to_seconds(sent_at), ended_clock, _seconds(ended_at)),
+            uptimes=clocks.uptimes(clock, to_seconds(sent_at), ended_clock, to_seconds(ended_at)),
             ended_by_service=bool(by_service),
         )
         for (
@@ -166,7 +166,7 @@ def clocks_of(connection: sqlite3.Connection) -> Clocks:
     return Clocks(
         Clock(
             id_, id_ >> 32, to_seconds(opened_at), to_seconds(at), boot, to_seconds(base), to_seconds(wall),
-            _seconds(least), _seconds(most), _seconds(since),
+            to_seconds(least), to_seconds(most), to_seconds(since),
         )
         for id_, opened_at, at, boot, base, wall, least, most, since in connection.execute(_SQL["clocks"])
     )  # fmt: skip
@@ -174,7 +174,7 @@ def clocks_of(connection: sqlite3.Connection) -> Clocks:
 
 def claimed(connection: sqlite3.Connection, application_id: str, execution_ids: Collection[str]) -> set[str]:
     """Give the executions that belong to rows; `index_executions` must have been made."""
-    asked = {"given": msgspec.json.encode(list(execution_ids)).decode(), "application_id": application_id}
+    asked = {"given": as_json(list(execution_ids)), "application_id": application_id}
     return {execution_id for (execution_id,) in connection.execute(_SQL["claimed"], asked)}
 
 
@@ -205,8 +205,8 @@ def ledger_row(found: tuple[Any, ...]) -> LedgerRow:
         RowState(state),
         attempts,
         doubts,
-        _seconds(sent_at),
-        _seconds(ended_at),
+        to_seconds(sent_at),
+        to_seconds(ended_at),
         execution_id,
         request_id,
         adopted == 1,
@@ -215,7 +215,3 @@ def ledger_row(found: tuple[Any, ...]) -> LedgerRow:
         () if candidates is None else _decode_ids(candidates),
         note,
     )
-
-
-def _seconds(micros: int | None) -> float | None:
-    return None if micros is None else to_seconds(micros)

@@ -93,8 +93,8 @@ class SqliteRun(SqliteRunView, given.GivenRows):
     ) -> asyncio.Future[None]:
         if not 0 < number <= self._place.rows:
             raise self._not_writable(number)
-        latest = None if not_after is None else to_micros(not_after)
-        return self._write(intent(self._place, number, attempt, to_micros(at), latest, resend=resend))
+        write = intent(self._place, number, attempt, to_micros(at), to_micros(not_after), resend=resend)
+        return self._write(write)
 
     def started(
         self, number: int, attempt: int, execution_id: str, request_id: str | None = None

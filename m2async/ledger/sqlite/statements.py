@@ -10,6 +10,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import TypeAlias
 
+import msgspec
+
 MaybeText: TypeAlias = str | None
 MaybeNumber: TypeAlias = int | None
 """What a column may hold, for msgspec to check."""
@@ -25,6 +27,11 @@ def named_statements(*names: str) -> Mapping[str, str]:
         _, *parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
         statements.update(zip(parts[::2], map(_without_comments, parts[1::2]), strict=True))
     return statements
+
+
+def as_json(values: object) -> str:
+    """Give what a statement takes apart by SQLite's JSON functions."""
+    return msgspec.json.encode(values).decode()
 
 
 @cache

@@ -18,7 +18,7 @@ from m2async.ledger.rows import (
     to_micros,
     to_seconds,
 )
-from m2async.ledger.sqlite.statements import MaybeNumber, MaybeText, named_statements
+from m2async.ledger.sqlite.statements import MaybeNumber, MaybeText, as_json, named_statements
 from m2async.ledger.states import RowEvent, RowState
 
 _SQL = named_statements("tracking")
@@ -71,12 +71,12 @@ def observe(connection: sqlite3.Connection, base: int, observations: Sequence[Ob
     """Write what was seen of executions: all in one statement."""
     given = [
         (
-            base + seen.number, seen.execution_id, seen.status, seen.return_code, _micros(seen.start_time),
-            _micros(seen.end_time), at, int(seen.ended), int(seen.gone),
+            base + seen.number, seen.execution_id, seen.status, seen.return_code, to_micros(seen.start_time),
+            to_micros(seen.end_time), at, int(seen.ended), int(seen.gone),
         )
         for seen in observations
     ]  # fmt: skip
-    connection.execute(_SQL["observe"], (msgspec.json.encode(given).decode(),))
+    connection.execute(_SQL["observe"], (as_json(given),))
 
 
 def set_rule(connection: sqlite3.Connection, row: int, max_rc: int) -> None:
@@ -102,7 +102,7 @@ def _execution(found: tuple[Any, ...]) -> TrackedExecution:
     ) = msgspec.convert(found, _ExecutionColumns)  # fmt: skip
     return TrackedExecution(
         id_ & 0xFFFF_FFFF, key, application_id, job_of_identifier(job), execution_id, attempts, adopted == 1,
-        to_seconds(sent_at), status, return_code, _seconds(started_at), _seconds(ended_at), ended == 1, gone == 1,
+        to_seconds(sent_at), status, return_code, to_seconds(started_at), to_seconds(ended_at), ended == 1, gone == 1,
         max_rc, group, () if candidates is None else _decode_ids(candidates), _ends(ends),
     )  # fmt: skip
 
@@ -119,11 +119,3 @@ def _ends(found: str | None) -> tuple[ExecutionEnd, ...]:
         else _BEING_RESTARTED
         for state, status, return_code, ended, gone in _decode_ends(found)
     )
-
-
-def _micros(seconds: float | None) -> int | None:
-    return None if seconds is None else to_micros(seconds)
-
-
-def _seconds(micros: int | None) -> float | None:
-    return None if micros is None else to_seconds(micros)

@@ -9,16 +9,13 @@ from itertools import count
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, finalize
 
-import msgspec
-
 from m2async.ledger.requests import RequestColumns, likeness
 from m2async.ledger.rows import LedgerRow
 from m2async.ledger.sqlite.reads import ledger_row
-from m2async.ledger.sqlite.statements import named_statements
+from m2async.ledger.sqlite.statements import as_json, named_statements
 from m2async.service import RowNumber
 
 _SQL = named_statements("unnamed_rows")
-_encode = msgspec.json.encode
 _NUMBERS = count(1)
 
 
@@ -68,9 +65,9 @@ def find(connection: sqlite3.Connection, jobs: Sequence[UnnamedJob]) -> list[Led
         pass
     connection.execute(_SQL["make_counted"])
     if ended := [number for job in jobs for number in job.ended]:
-        connection.execute(_SQL["forget"], (_encode(ended).decode(),))
+        connection.execute(_SQL["forget"], (as_json(ended),))
     rows: dict[tuple[int, int], deque[LedgerRow]] = {}
-    for pass_, request, *row in connection.execute(_SQL["find"], (_encode(jobs).decode(),)).fetchall():
+    for pass_, request, *row in connection.execute(_SQL["find"], (as_json(jobs),)).fetchall():
         rows.setdefault((pass_, request), deque()).append(ledger_row(tuple(row)))
     return [left.popleft() if (left := rows.get((job.pass_, job.request))) else None for job in jobs]
 
@@ -78,7 +75,7 @@ def find(connection: sqlite3.Connection, jobs: Sequence[UnnamedJob]) -> list[Led
 def count_rows(connection: sqlite3.Connection, jobs: Sequence[UnnamedJob], rows: Sequence[LedgerRow | None]) -> None:
     """Take note of the rows that jobs were given."""
     given = [(job.pass_, job.request, job.base + row.number) for job, row in zip(jobs, rows, strict=True) if row]
-    connection.execute(_SQL["count"], (_encode(given).decode(),))
+    connection.execute(_SQL["count"], (as_json(given),))
 
 
 def free_key(connection: sqlite3.Connection, run_id: int, number: int) -> RowNumber:

@@ -13,8 +13,6 @@ from enum import IntEnum
 from functools import partial
 from typing import Any, TypeAlias
 
-import msgspec
-
 from m2async.ledger.errors import (
     IllegalTransitionError,
     LedgerDamagedError,
@@ -29,13 +27,12 @@ from m2async.ledger.sqlite.commits import tag_commit
 from m2async.ledger.sqlite.file import translated
 from m2async.ledger.sqlite.reads import is_planned_as, row_of_key
 from m2async.ledger.sqlite.schema import pragma
-from m2async.ledger.sqlite.statements import named_statements
+from m2async.ledger.sqlite.statements import as_json, named_statements
 from m2async.ledger.sqlite.storage import Storage
 from m2async.ledger.states import NEXT_STATE, RowEvent, RowState, Standing, follow, illegal_reason
 from m2async.service import RowNumber, StartBatchJob
 
 _SQL = named_statements("writes", "decisions", "runs")
-_encode = msgspec.json.encode
 
 
 class Place:
@@ -277,7 +274,7 @@ class Batches:
         ]
         rows.append([row for row in rows[-1] if row[_EVENT] is not None])
         try:
-            self._connection.execute(_SQL["attempts"], [*(_encode(part).decode() for part in rows), is_commit])
+            self._connection.execute(_SQL["attempts"], [*(as_json(part) for part in rows), is_commit])
         except sqlite3.IntegrityError as exc:
             raise _MisfitError from exc
 
@@ -315,7 +312,7 @@ class Batches:
                 key = free_key or RowNumber(rows[place.id])
             given.append((place.base + rows[place.id], place.id, str(key), *columns, *likeness(key, columns)))
             results.append(LedgerRow(rows[place.id], str(key), request))
-        if self._connection.execute(_SQL["add"], (_encode(given).decode(),)).rowcount != len(given):
+        if self._connection.execute(_SQL["add"], (as_json(given),)).rowcount != len(given):
             raise _MisfitError
         for id_, count in rows.items():
             self._connection.execute(_SQL["count_added"], (count, id_))
