@@ -30,7 +30,7 @@ from m2async.certainty.adopt import (
 from m2async.certainty.application import ApplicationOfRun, RowId, TellsClock, attempt_of
 from m2async.certainty.calibration import ANY_TIME, Calibration, calibrate
 from m2async.certainty.explained import as_foreign, foreign_among
-from m2async.certainty.start_times import StartTimes, as_window, closer_window, seen_outside
+from m2async.certainty.start_times import StartTimes, as_window, closer_window, prompt_window, seen_outside
 from m2async.ledger import AnsweredAttempt, ForeignExecution, OpenAttempt
 from m2async.service import BatchJobExecution
 
@@ -53,6 +53,9 @@ _ROUNDS = 4
 _LATELY = 600.0
 """Seconds of which answered executions are listed to learn how far start times are off."""
 
+_SOON = 30.0
+"""Seconds in which a further attempt is sent and answered after one whose answer was lost, while a run goes on."""
+
 _VAGUE = 120.0
 """Seconds that the times of an attempt's beginning and end are apart where it is hardly known when it was."""
 
@@ -62,8 +65,8 @@ class Reconciled(NamedTuple):
 
     The ids of those that were started together are the numbers of their rows, each with that of its attempt in doubt.
     `foreign` are executions of their jobs that somebody else started and of which the run's ledger did not know yet.
-    `may_change` says that attempts were under way or too young when it was decided: once they are answered or listed,
-    they may make others clear.
+    `may_change` says that attempts were under way or too young when it was decided, or that none was sent and answered
+    after one that ended lately: once they are answered or listed, they may make others clear.
     """
 
     decisions: dict[int, Decision]
@@ -153,8 +156,9 @@ class _View:
         self._attempt_of: dict[RowId, int] = {}  # the last attempt in doubt of each row
         self._start_times = StartTimes((), {})
         self._closer: dict[Attempt[RowId], Attempt[RowId]] = {}  # with windows that are narrower
+        self._prompt: dict[Attempt[RowId], Attempt[RowId]] = {}  # as if they had started their jobs as soon as others
         self.former: set[RowId] = set()  # whose attempts were sent before the run was opened
-        self.is_unsettled: bool = False  # whether attempts are under way or too young
+        self.is_unsettled: bool = False  # whether attempts are under way or too young, or witnesses are to come
         self.anywhere: bool = False  # whether start times may be off by as much as they like
         self.rows: frozenset[RowId] = frozenset((of.run.info.id, number) for number in wanted)
         self.calibration: Calibration = calibrate((), (), of.margins, (), settled_before=-math.inf)
@@ -264,8 +268,10 @@ class _View:
             self._of.precision.refute()
             found |= {row: _left_open(found[row]) for row in otherwise}
             return
-        # Seen within the wide window of one that has a narrow one, and only in wide ones of others: it may be either's.
-        unsure = seen_outside([pair for pair in pairs if pair[1] is not None], unclaimed)
+        # Seen within the wide window of one that has a narrow one, and neither in such a narrow one nor where one that
+        # was given up would have started promptly: it may be either's.
+        prompt = [self._prompt[attempt] for attempt in attempts if attempt in self._prompt]
+        unsure = seen_outside([*(pair for pair in pairs if pair[1]), *((each, None) for each in prompt)], unclaimed)
         ambiguous = {row: decision for row, decision in found.items() if isinstance(decision, Ambiguous)}
         for row, decision in ambiguous.items():
             closely = decided[row]
@@ -365,11 +371,18 @@ class _View:
         self._of.precision.keep(opened)
         self._attempt_of = {(attempt.run_id, attempt.number): attempt.attempt for attempt in opened}
         attempts = [attempt_of(attempt, in_doubt=is_in_doubt(attempt)) for attempt in opened]
-        self._closer = {}
+        self._closer, self._prompt = {}, {}
         for attempt, of in zip(attempts, opened, strict=True):
             bounds = self._of.precision.of_attempt(of, self._start_times)
-            closer = closer_window(attempt, of, bounds, self.calibration)
-            if closer is not None:
-                self._closer[attempt] = closer
+            self.is_unsettled |= bounds is None and self._is_to_be_witnessed(of)
+            for find, found in ((closer_window, self._closer), (prompt_window, self._prompt)):
+                narrower = find(attempt, of, bounds, self.calibration)
+                if narrower is not None:
+                    found[attempt] = narrower
         self.former = {(attempt.run_id, attempt.number) for attempt in opened if attempt.is_former}
         return attempts
+
+    def _is_to_be_witnessed(self, attempt: OpenAttempt) -> bool:
+        """Whether it may soon be known how far the start time of an attempt is off, as is known of earlier ones."""
+        ended_lately = attempt.ended_by is not None and attempt.ended_by > self._settled_before - _SOON
+        return self._of.precision.bounds is not None and attempt.uptimes is not None and ended_lately

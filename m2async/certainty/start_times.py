@@ -59,11 +59,15 @@ class Witness(NamedTuple):
 
 
 class StartBounds(NamedTuple):
-    """How far start times are ahead of the uptime: from `least` to `most`, and `around` besides; in seconds."""
+    """How far start times are ahead of the uptime: from `least` to `most`, and `around` besides; in seconds.
+
+    `slowest` is how long an exchange of a witness took at most.
+    """
 
     least: float
     most: float
     around: float
+    slowest: float
 
     @property
     def apart(self) -> float:
@@ -75,6 +79,10 @@ class StartBounds(NamedTuple):
         assert uptimes.ended is not None  # noqa: S101 - bounds are given of such an attempt only
         first, last = sorted((uptimes.sent, uptimes.ended))
         return first + self.least - self.around, last + self.most + self.around
+
+    def prompt_window(self, uptimes: Uptimes) -> tuple[float, float]:
+        """Give the same of an attempt that the client gave up, if its job was started as soon as others are."""
+        return self.window(uptimes._replace(ended=uptimes.sent + self.slowest))
 
 
 class Precision:
@@ -92,11 +100,14 @@ class Precision:
         self._of_attempts: dict[Hashable, StartBounds] = {}
 
     def of_attempt(self, opened: OpenAttempt, start_times: StartTimes) -> StartBounds | None:
-        """Say how far the start time of an attempt can be off; what was once known of an attempt stays."""
+        """Say how far the start time of an attempt can be off; what was once known of an attempt stays.
+
+        Of one that the client gave up, that is as of the time when it was sent.
+        """
         attempt = opened.run_id, opened.number, opened.attempt
-        bounds = self._of_attempts.get(attempt)
-        if bounds is None and opened.uptimes is not None:
-            bounds = start_times.bounds(opened.uptimes)
+        bounds, times = self._of_attempts.get(attempt), opened.uptimes
+        if bounds is None and times is not None and times.ended is not None:
+            bounds = start_times.bounds(times if opened.ended_by_service else times._replace(ended=times.sent))
             if bounds is not None:
                 self._of_attempts[attempt] = bounds
         return bounds
@@ -172,16 +183,17 @@ class StartTimes:
         the least of what they are ahead of the sendings. Where these contradict each other, start times jitter by as
         much. What jitters by less than the shortest exchange may not show at all.
         """
-        ahead_of_end, ahead_of_sending, shortest = float("-inf"), float("inf"), float("inf")
+        ahead_of_end, ahead_of_sending, shortest, slowest = float("-inf"), float("inf"), float("inf"), 0.0
         for each in witnesses:
             drift = _DRIFT * max(abs(each.sent - first), abs(each.ended - last))
             ahead_of_end = max(ahead_of_end, each.start - each.ended - drift)
             ahead_of_sending = min(ahead_of_sending, each.start - each.sent + drift)
             shortest = min(shortest, each.ended - each.sent)
+            slowest = max(slowest, each.ended - each.sent)
         jitter = max(0.0, ahead_of_end - ahead_of_sending)
         least, most = sorted((ahead_of_end, ahead_of_sending))
         around = _LEAST + max(0.0, shortest) + _FURTHER * jitter + self._unit
-        bounds = StartBounds(least, most, around)
+        bounds = StartBounds(least, most, around, slowest)
         return bounds if bounds.apart <= 2 * _WIDEST else None
 
 
@@ -193,13 +205,31 @@ def closer_window(
     Only of an attempt that the service ended itself: any other may start its job later. Start times are taken as
     corrected by the calibration.
     """
-    if bounds is None or not opened.ended_by_service or not calibration.is_sound:
+    times = opened.uptimes
+    if bounds is None or times is None or times.ended is None or not opened.ended_by_service:
         return None
-    if opened.uptimes is None or opened.uptimes.ended is None:
+    return _narrower(attempt, bounds.window(times), calibration)
+
+
+def prompt_window(
+    attempt: Attempt[Id], opened: OpenAttempt, bounds: StartBounds | None, calibration: Calibration
+) -> Attempt[Id] | None:
+    """Give an attempt that the client gave up as one that started its job as soon as others are, as closer_window does.
+
+    It need not have: such a window says which executions it explains as well as a closer one does.
+    """
+    times = opened.uptimes
+    if bounds is None or times is None or times.ended is None or opened.ended_by_service:
         return None
-    first, last = (at - calibration.ahead for at in bounds.window(opened.uptimes))
+    return _narrower(attempt, bounds.prompt_window(times), calibration)
+
+
+def _narrower(attempt: Attempt[Id], window: tuple[float, float], calibration: Calibration) -> Attempt[Id] | None:
+    """Give an attempt with these times, unless they say more than is known of the list or of the clocks."""
+    first, last = (at - calibration.ahead for at in window)
     earliest, latest = calibration.margins.window(attempt)
-    return replace(attempt, sent_at=first, ended_at=last) if earliest <= first and last <= latest else None
+    is_narrower = calibration.is_sound and earliest <= first and last <= latest
+    return replace(attempt, sent_at=first, ended_at=last) if is_narrower else None
 
 
 def as_window(attempt: Attempt[Id], margins: Margins) -> Attempt[Id]:

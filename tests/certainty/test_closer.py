@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from m2async import FileJob, StartBatchJob
 from m2async.certainty import ApplicationOfRun
 from m2async.certainty.adopt import Adopted, Ambiguous, Decision, Margins, NotStarted
-from m2async.certainty.reconcile import learn_start_times, reconcile
+from m2async.certainty.reconcile import Reconciled, learn_start_times, reconcile
 from m2async.certainty.start_times import Precision
 from m2async.ledger import Ledger, Run, open_ledger
 from tests.certainty.test_reconcile import APPLICATION, FILE, Lists, execution
@@ -54,9 +54,16 @@ class Night:
         return row.number
 
     async def decided(self, *numbers: int) -> list[Decision]:
-        self._clock[0] = self._began + 60
-        found = await reconcile(self.client, self.of, settled_before=self._began + 50, wanted=numbers)
+        found = await self._look(numbers, 60.0)
         return [found.decisions[number] for number in numbers]
+
+    async def may_change(self, *numbers: int, at: float) -> bool:
+        """Whether another look than one at this time may see more."""
+        return (await self._look(numbers, at)).may_change
+
+    async def _look(self, numbers: Sequence[int], at: float) -> Reconciled:
+        self._clock[0] = self._began + at
+        return await reconcile(self.client, self.of, settled_before=self._clock[0] - 5, wanted=numbers)
 
 
 @asynccontextmanager
@@ -119,6 +126,36 @@ async def test_an_execution_that_only_another_s_wide_window_explains_is_nobody_s
         for decision in await run.decided(*([late] if is_under_way else [late, other])):
             assert isinstance(decision, Ambiguous)
             assert list(decision.candidates) == [f"e-{late}"]
+
+
+@pytest.mark.parametrize("given_up_first", [True, False])
+async def test_a_prompt_start_of_what_the_client_gave_up_is_its_own_and_no_late_one_of_another(
+    given_up_first: bool,
+) -> None:
+    async with night() as run:
+        for tenth in range(20):
+            await run.send(tenth / 10)
+        if given_up_first:
+            given_up = await run.send(2.0, lost=True, by_service=False)
+            closed = await run.send(2.6, started=None, lost=True)
+        else:
+            closed = await run.send(2.0, started=None, lost=True)
+            given_up = await run.send(2.6, lost=True, by_service=False)
+        for tenth in range(36, 66):
+            await run.send(tenth / 10)
+        assert await run.decided(given_up, closed) == [Adopted((f"e-{given_up}",)), NotStarted()]
+
+
+async def test_another_look_may_see_more_as_long_as_nothing_was_sent_and_answered_after_a_lost_answer() -> None:
+    async with night() as run:
+        for tenth in range(30):
+            await run.send(tenth / 10)
+        one = await run.send(3.1, started=None, lost=True)
+        other = await run.send(3.6, lost=True)
+        assert [await run.may_change(one, other, at=at) for at in (9.0, 60.0)] == [True, False]
+        await run.send(14.0)
+        assert not await run.may_change(one, other, at=20.0)
+        assert await run.decided(one, other) == [NotStarted(), Adopted((f"e-{other}",))]
 
 
 async def test_start_times_are_learned_before_anything_is_in_doubt() -> None:
