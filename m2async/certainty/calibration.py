@@ -19,7 +19,7 @@ from m2async.service import Job
 ANY_TIME = 15 * 3_600.0
 """Seconds that start times may be off where nothing tells how far: as much as time zones are, and one hour."""
 
-_UNITS = (3_600.0, 900.0, 600.0, 300.0, 60.0, 30.0, 15.0, 10.0, 5.0, 2.0)
+_UNITS = (3_600.0, 900.0, 600.0, 300.0, 60.0, 30.0, 15.0, 10.0, 5.0, 2.0, 1.0)
 _ENOUGH = 5
 """Witnesses that must agree before others' start times are taken to be like theirs."""
 
@@ -79,8 +79,8 @@ def calibrate(
         covered: the spans of start times, in seconds of the epoch, of which the list should hold all executions,
         settled_before: but for those of attempts that ended later than this, by the service's clock.
     """
-    found = {execution.execution_id: execution for execution in listed}
-    margins = replace(margins, resolution=max(margins.resolution, _unit(listed)))
+    found, unit, finest = {execution.execution_id: execution for execution in listed}, _unit(listed), margins.resolution
+    margins = replace(margins, resolution=max(finest, unit))
     # How far a start time is ahead, at least by the end of its exchange, and at most by the beginning.
     least, most, seen, missing = -ANY_TIME, ANY_TIME, 0, 0
     kinds: set[type[Job]] = set()
@@ -98,14 +98,18 @@ def calibrate(
             least = max(least, execution.start_time - witness.ended_before)
             most = min(most, execution.start_time - witness.sent_after)
     around, ahead = margins.uncertainty + margins.resolution, 0.0
-    if seen and not (least <= around and most >= -around):
-        if seen > 1 and least <= most + around:  # all by the same
-            ahead = (least + most) / 2
-        else:
-            off = _FURTHER * max(least, -most)
-            # Where it is later than the exchange it may be stamped when a job leaves its queue, whenever that is.
-            late = ANY_TIME if least > around else margins.late
-            margins = replace(margins, uncertainty=off, vicinity=max(margins.vicinity, off), late=late)
+    if seen and least <= around and most >= -around:  # right, as far as a coarse unit lets it be seen
+        off = max(-least, most) if unit > finest else 0.0
+        margins = replace(margins, uncertainty=max(margins.uncertainty, off))
+    elif seen > 1 and least <= most + around:  # all by the same; what is apart by more than a unit jitters
+        ahead, jitter = (least + most) / 2, least - most
+        off = margins.uncertainty + (_FURTHER * jitter if jitter > unit else 0.0)
+        margins = replace(margins, uncertainty=max(off, -jitter / 2))
+    elif seen:
+        off = _FURTHER * max(least, -most)
+        # Where it is later than the exchange it may be stamped when a job leaves its queue, whenever that is.
+        late = ANY_TIME if least > around else margins.late
+        margins = replace(margins, uncertainty=off, vicinity=max(margins.vicinity, off), late=late)
     return Calibration(margins, ahead, seen, missing, frozenset(kinds), until)
 
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from m2async.certainty.adopt import ListedExecution, Margins
+from m2async.certainty.adopt import Attempt, ListedExecution, Margins
 from m2async.certainty.calibration import ANY_TIME, Calibration, calibrate
 from m2async.ledger import AnsweredAttempt
 from m2async.service import FileJob, ScriptJob
@@ -60,6 +60,29 @@ def test_the_unit_of_start_times_is_seen(unit: float) -> None:
     found = seen(*[0.0] * 5, unit=unit)
     assert found.margins.resolution >= unit
     assert found.ahead == 0.0
+
+
+def is_within(found: Calibration, sent: float, start: float) -> bool:
+    """Whether an attempt of 0.1 s may have started what is listed with that start time."""
+    earliest, latest = found.margins.window(Attempt("row", "app", ScriptJob("JOB"), sent, sent + 0.1, in_doubt=True))
+    return earliest <= found.corrected(listed(9, start)).start_time <= latest
+
+
+@pytest.mark.parametrize("ahead", [-60.0, -35.0, -10.0, 0.0, 10.0, 35.0, 60.0])
+@pytest.mark.parametrize("unit", [10.0, 60.0])
+def test_a_coarse_unit_may_hide_that_start_times_are_of_another_clock(unit: float, ahead: float) -> None:
+    found = seen(*[ahead] * 5, unit=unit)
+    for second in range(120):
+        sent = NOW + second
+        assert is_within(found, sent, math.floor((sent + 0.05 + ahead) / unit) * unit), second
+
+
+@pytest.mark.parametrize("unit", [0.0, 1.0])
+def test_a_queue_that_all_witnesses_waited_in_is_not_taken_for_a_clock_that_is_ahead_by_just_that(unit: float) -> None:
+    found = seen(4.0, 5.9, 4.3, 6.2, 6.8, unit=unit)
+    assert found.ahead > 4
+    assert is_within(found, NOW, NOW + 0.5)
+    assert is_within(found, NOW, NOW + 10)
 
 
 def test_start_times_that_scatter_widen_the_margins_by_more_than_they_show() -> None:
