@@ -139,7 +139,7 @@ class Clocks:
                 and each.since is not None
                 and each.since - (each.base - own.base) < at
             ]
-            others = (each for each in islice(compared, later, None) if each.base != first.base)
+            others = (each for each in islice(compared, later, None) if _is_of_another_process(each, first))
             held += islice(others, 1)
         offsets = [_offset_by(own, each) for each in held]
         if not later:
@@ -155,6 +155,11 @@ class Clocks:
 
     def _place_of(self, clock: Clock) -> int:
         return self._place[clock.id]
+
+
+def _is_of_another_process(clock: Clock, other: Clock) -> bool:
+    """Whether two clocks of a boot are of two processes, perhaps; by chance these may have begun with the same time."""
+    return clock.base != other.base or (clock.run == other.run and clock.opened_at != other.opened_at)
 
 
 def _offset_by(own: Clock, other: Clock) -> tuple[float, float]:

@@ -118,6 +118,22 @@ async def test_what_another_process_of_the_same_boot_reads_counts_for_one_that_r
         assert_told(await open_attempt(ledger), true, 200.0 + 2 * SIGNATURE_VALIDITY)
 
 
+@pytest.mark.parametrize("set_by", [0.0, -0.001])
+async def test_what_a_process_reads_counts_for_it_also_where_its_clock_began_as_that_of_the_one_before(
+    machine: Machine, ledger: Ledger, set_by: float
+) -> None:
+    async with planned(ledger) as run:
+        await run.note_clock(machine.offset)
+    machine.now += 60
+    machine.set_by = set_by
+    machine.new_process()
+    async with await ledger.open_run("run") as run:
+        machine.now, machine.stood_still = machine.now + 20, machine.stood_still + 20
+        true = await lose(run, machine)
+        await run.note_clock(machine.offset)
+        assert_told(await open_attempt(ledger), true, 21.5)
+
+
 async def test_where_the_machine_s_clock_was_right_the_times_are_known_well(machine: Machine, ledger: Ledger) -> None:
     async with planned(ledger) as run:
         true = await lose(run, machine)
