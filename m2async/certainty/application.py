@@ -10,6 +10,7 @@ from typing import Protocol
 
 from m2async.certainty.adopt import Attempt, ListedExecution, Margins
 from m2async.certainty.calibration import Calibration, calibrate
+from m2async.certainty.explained import OutOfTime
 from m2async.certainty.start_times import Precision
 from m2async.clock import ClockOffset
 from m2async.ledger import AnsweredAttempt, Ledger, OpenAttempt, Run, RunView
@@ -43,6 +44,7 @@ class ApplicationOfRun:
         knows_place: whether the client's calls go where the run was sent before it was opened.
         precision: what is known of how far start times are off; learned from each list.
         recent: numbers of rows of the run that were answered lately: witnesses of what is sent out of its turn.
+        out_of_time: executions that attempts in doubt may have started, or somebody else; learned from each list.
     """
 
     client: TellsClock
@@ -53,6 +55,7 @@ class ApplicationOfRun:
     knows_place: bool = True
     precision: Precision = field(default_factory=Precision)
     recent: Sequence[int] = ()
+    out_of_time: OutOfTime = field(default_factory=OutOfTime)
 
     async def open_attempts(self) -> list[OpenAttempt]:
         """Give the attempts, of all runs, that may have started an execution here which no row has claimed."""

@@ -13,6 +13,7 @@ import anyio
 
 from m2async.certainty.adopt import Adopted, Ambiguous, Decision, Margins, NotStarted, StartedTogether
 from m2async.certainty.application import ApplicationOfRun
+from m2async.certainty.explained import OutOfTime
 from m2async.certainty.reconcile import ListsExecutions, Reconciled, learn_start_times, reconcile
 from m2async.certainty.start_times import Precision
 from m2async.clock import CLOCK_TOLERANCE, steady_time
@@ -204,7 +205,7 @@ class Doubts(Generic[T]):
         of = self._learning
         return ApplicationOfRun(
             self._client, self._ledger, self._run, application_id, self._margins, self._knows_place,
-            of.precision[application_id], tuple(of.recent[application_id]),
+            of.precision[application_id], tuple(of.recent[application_id]), of.out_of_time[application_id],
         )  # fmt: skip
 
     def _may_be_listed_late(self, parked: _Parked[T], decision: Ambiguous) -> bool:
@@ -220,6 +221,7 @@ class _Learning:
     """What is known of start times, by application, and when to look for more."""
 
     def __init__(self) -> None:
+        self.out_of_time: dict[str, OutOfTime] = defaultdict(OutOfTime)
         self.precision: dict[str, Precision] = defaultdict(Precision)
         self.recent: dict[str, deque[int]] = defaultdict(partial(deque, maxlen=_RECENT))
         self._answers: Counter[str] = Counter()

@@ -6,7 +6,7 @@ Another ledger or another program may start the same jobs, or this ledger may be
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Hashable, Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Sequence, Set
 from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Any
@@ -45,8 +45,12 @@ def foreign_among(
     calibration: Calibration,
     *,
     unasked: Container[Hashable] = (),
+    or_later: bool = False,
 ) -> list[ListedExecution]:
     """Give those that nothing explains, as far as the list can be relied on.
+
+    `or_later` takes attempts for what started anything after them, too: a start can be stamped when its job leaves a
+    queue, and how long others were in it says nothing of this one.
 
     Where it is not known when it shows things to have started, an attempt may have started what shows any time; where
     no job of a kind was seen to be listed as it was sent, one of any name. So some may be taken for ours that are not.
@@ -56,19 +60,60 @@ def foreign_among(
     margins = calibration.margins
     if not calibration.is_sound:
         margins = replace(margins, uncertainty=ANY_TIME)
-
-    def as_listed(job: Hashable) -> Hashable:
-        return job if type(job) in calibration.kinds else type(job)
-
-    left = not_explained(
-        [replace(execution, job=as_listed(execution.job)) for execution in executions],
-        [replace(attempt, job=as_listed(attempt.job)) for attempt in attempts],
-        margins,
-    )
+    if or_later:
+        attempts = [replace(attempt, ended_at=None, in_doubt=False) for attempt in attempts]
+    left = _not_explained_as_listed(executions, attempts, calibration, margins)
     of_unasked = not_explained(executions, attempts, calibration.margins)
     foreign = {execution.execution_id for execution in left}
     foreign |= {execution.execution_id for execution in of_unasked if execution.job in unasked}
     return [execution for execution in executions if execution.execution_id in foreign]
+
+
+class OutOfTime:
+    """Executions that show a start at which no attempt can have started them, as far as is known of start times.
+
+    Attempts in doubt may have started them all the same, or somebody else. An attempt that was sent after one was seen
+    did not start it, whatever its time is said to be. They are kept by their ids while a run goes on.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[ListedExecution, frozenset[Hashable]]] = {}  # with whose attempts were open then
+
+    @property
+    def ids(self) -> Set[str]:
+        """Give the ids of all."""
+        return self._seen.keys()
+
+    def by_job(self) -> dict[Hashable, list[str]]:
+        """Give their ids by the jobs that they are of."""
+        found = defaultdict[Hashable, list[str]](list)
+        for id_, (execution, _) in self._seen.items():
+            found[execution.job].append(id_)
+        return dict(found)
+
+    def look(
+        self,
+        executions: Sequence[ListedExecution],
+        attempts: Sequence[Attempt[Any]],
+        calibration: Calibration,
+        *,
+        explained: Set[str],
+    ) -> None:
+        """Take note of those that a list shows, and forget those that are explained, or are within a window now."""
+        opened = frozenset(attempt.id for attempt in attempts)
+        found = {
+            each.execution_id: (each, opened)
+            for each in _not_explained_as_listed(executions, attempts, calibration, calibration.margins)
+        }
+        for execution in executions:
+            if execution.execution_id in self._seen:
+                _, opened = self._seen[execution.execution_id]
+                before = [attempt for attempt in attempts if attempt.id in opened]
+                if _not_explained_as_listed([execution], before, calibration, calibration.margins):
+                    found[execution.execution_id] = execution, opened
+        shown = {execution.execution_id for execution in executions}
+        kept = {id_: each for id_, each in self._seen.items() if id_ not in shown}
+        self._seen = {id_: each for id_, each in (kept | found).items() if id_ not in explained}
 
 
 def as_foreign(executions: Iterable[ListedExecution]) -> list[ForeignExecution]:
@@ -78,6 +123,26 @@ def as_foreign(executions: Iterable[ListedExecution]) -> list[ForeignExecution]:
         for execution in executions
         if isinstance(execution.job, Job)
     ]
+
+
+def _not_explained_as_listed(
+    executions: Iterable[ListedExecution],
+    attempts: Iterable[Attempt[Any]],
+    calibration: Calibration,
+    margins: Margins,
+) -> list[ListedExecution]:
+    """Give those that nothing explains, where a job of a kind that was never listed as sent may be any of that kind."""
+
+    def as_listed(job: Hashable) -> Hashable:
+        return job if type(job) in calibration.kinds else type(job)
+
+    given = {execution.execution_id: execution for execution in executions}
+    left = not_explained(
+        [replace(execution, job=as_listed(execution.job)) for execution in given.values()],
+        [replace(attempt, job=as_listed(attempt.job)) for attempt in attempts],
+        margins,
+    )
+    return [given[each.execution_id] for each in left]
 
 
 def _left_over(executions: Sequence[ListedExecution], windows: Sequence[tuple[float, float]]) -> list[ListedExecution]:

@@ -9,7 +9,7 @@ and as it was sent (`calibration.py`). Where that cannot be seen, nothing is cal
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Collection, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -31,6 +31,7 @@ from m2async.certainty.application import ApplicationOfRun, RowId, TellsClock, a
 from m2async.certainty.calibration import ANY_TIME, Calibration, calibrate
 from m2async.certainty.explained import as_foreign, foreign_among
 from m2async.certainty.start_times import StartTimes, as_window, closer_window, prompt_window, seen_outside
+from m2async.clock import ClockOffset
 from m2async.ledger import AnsweredAttempt, ForeignExecution, OpenAttempt
 from m2async.service import BatchJobExecution
 
@@ -94,24 +95,26 @@ async def reconcile(
     """
     view = _View(client, of, settled_before, wanted)
     attempts, claimed, decisions = await view.decide()
-    if view.rash(attempts, decisions):
-        view.anywhere = True
+    rash, hasty = view.rash(attempts, decisions), view.hasty(attempts, decisions)
+    if rash or hasty:
+        view.anywhere, view.until_now = bool(rash), bool(hasty)
         attempts, claimed, decisions = await view.decide()
     known = await of.run.foreign()
     unexplained = view.unexplained(attempts, claimed | {execution.execution_id for execution in known})
     foreign = await of.run.note_foreign(as_foreign(unexplained))
     shared = {execution.job for execution in (*known, *foreign) if execution.application_id == of.id}
+    out_of_time = of.out_of_time.by_job()
     for attempt in attempts:
         decision = decisions.get(attempt.id)
         # Where executions that were answered are not listed, its own may be missing as well.
         is_unseen = view.calibration.missing and isinstance(decision, NotStarted | StartedTogether)
         is_elsewhere = not of.knows_place and bool(view.former & {attempt.id, *_with(decision)})
-        if decision is not None and (is_unseen or is_elsewhere or attempt.job in shared):
-            decisions[attempt.id] = _left_open(decision)
+        if decision is not None and (is_unseen or is_elsewhere or attempt.job in shared or attempt.job in out_of_time):
+            decisions[attempt.id] = _left_open(decision, out_of_time.get(attempt.job, ()))
     return Reconciled(
         {row[1]: view.by_attempt(decision) for row, decision in decisions.items() if row in view.rows},
         foreign,
-        view.is_unsettled,
+        view.is_unsettled or any(attempt.in_doubt and attempt.job in out_of_time for attempt in attempts),
     )
 
 
@@ -132,14 +135,14 @@ def _executions_of(decision: Decision) -> Sequence[str]:
     return decision.execution_ids if isinstance(decision, Adopted | StartedTogether) else ()
 
 
-def _left_open(decision: Decision) -> Ambiguous:
+def _left_open(decision: Decision, others: Sequence[str] = ()) -> Ambiguous:
     match decision:
+        case Ambiguous() if decision.candidates:
+            return decision
+        case NotStarted() | Ambiguous():
+            return Ambiguous(tuple(others), surely_started=False)
         case Adopted() | StartedTogether():
             return Ambiguous(decision.execution_ids, surely_started=False)
-        case NotStarted():
-            return Ambiguous((), surely_started=False)
-        case Ambiguous():
-            return decision
 
 
 class _View:
@@ -160,6 +163,7 @@ class _View:
         self.former: set[RowId] = set()  # whose attempts were sent before the run was opened
         self.is_unsettled: bool = False  # whether attempts are under way or too young, or witnesses are to come
         self.anywhere: bool = False  # whether start times may be off by as much as they like
+        self.until_now: bool = False  # whether all is listed that started since
         self.rows: frozenset[RowId] = frozenset((of.run.info.id, number) for number in wanted)
         self.calibration: Calibration = calibrate((), (), of.margins, (), settled_before=-math.inf)
 
@@ -183,7 +187,7 @@ class _View:
             await self._calibrate(attempts)
             attempts = await self._attempts()
         # Attempts and claims are younger than the list, as the matching needs it.
-        claimed = await self._of.ledger.claimed(self._of.id, self._seen)
+        claimed = await self._of.ledger.claimed(self._of.id, self._seen.keys() | self._of.out_of_time.ids)
         return attempts, claimed, self._decide(attempts, claimed)
 
     async def learn(self) -> None:
@@ -229,10 +233,17 @@ class _View:
                     if isinstance(decision, Adopted | StartedTogether) and row not in rash
                     for execution_id in decision.execution_ids
                 }
-                anywhere = decide(
-                    of_kind, listed, claimed=claimed | adopted, margins=replace(margins, uncertainty=ANY_TIME)
-                )
-                found |= {row: _left_open(anywhere[row]) for row in rash if anywhere[row] != found[row]}
+                # Where little is known of start times, what seems to be another's may be its own.
+                is_known = claimed | adopted if self.calibration.is_sound else claimed
+                anywhere = decide(of_kind, listed, claimed=is_known, margins=replace(margins, uncertainty=ANY_TIME))
+                opened = {row: _left_open(anywhere[row]) for row in rash if anywhere[row] != found[row]}
+                either = {id_ for decision in opened.values() for id_ in decision.candidates}
+                found |= opened
+                found |= {
+                    row: _left_open(decision)
+                    for row, decision in found.items()
+                    if not either.isdisjoint(_executions_of(decision))
+                }
             decisions |= found
         return decisions
 
@@ -297,6 +308,27 @@ class _View:
             or (isinstance(decision, Adopted | StartedTogether) and vague & {row, *_with(decision)})
         }
 
+    def hasty(self, attempts: Sequence[Attempt[RowId]], decisions: Mapping[RowId, Decision]) -> set[RowId]:
+        """Give the rows that are said not to be started, and whose executions may have left a queue since.
+
+        Such a start is listed with that time, further off than what was looked at.
+        """
+        old = self._now - self.calibration.margins.vicinity
+        return {
+            attempt.id
+            for attempt in attempts
+            if attempt.ended_at is not None
+            and attempt.ended_at < old
+            and isinstance(decisions.get(attempt.id), NotStarted)
+        }
+
+    @property
+    def _now(self) -> float:
+        """The latest time of the service at which this look began."""
+        offset = self._of.client.clock_offset
+        ahead = 0.0 if offset is None else ClockOffset.of(offset).most
+        return self._settled_before + self._of.margins.late + ahead
+
     def by_attempt(self, decision: Decision) -> Decision:
         """Give a decision with rows as they are written: by their numbers and attempts."""
         if not isinstance(decision, StartedTogether):
@@ -304,11 +336,18 @@ class _View:
         rows: Sequence[Any] = decision.ids
         return replace(decision, ids=tuple((row[1], self._attempt_of[row]) for row in rows))
 
-    def unexplained(self, attempts: Sequence[Attempt[RowId]], explained: Container[str]) -> list[ListedExecution]:
-        """Give the executions of jobs in doubt that no attempt can have started, but for those that are explained."""
+    def unexplained(self, attempts: Sequence[Attempt[RowId]], explained: Set[str]) -> list[ListedExecution]:
+        """Give the executions of jobs in doubt that no attempt can have started, but for those that are explained.
+
+        One that an attempt may have started if its time is late is not given: it is taken note of.
+        """
         attempted = {attempt.job for attempt in attempts}
         listed = [each for each in self.listed if each.job in attempted and each.execution_id not in explained]
-        return foreign_among(listed, [self._at_any_time(attempt) for attempt in attempts], self.calibration)
+        at_any_time = [self._at_any_time(attempt) for attempt in attempts]
+        foreign = foreign_among(listed, at_any_time, self.calibration, or_later=True)
+        explained = explained | {each.execution_id for each in foreign}
+        self._of.out_of_time.look(listed, attempts, self.calibration, explained=explained)
+        return foreign
 
     def _at_any_time(self, attempt: Attempt[RowId]) -> Attempt[RowId]:
         """Give an attempt as one that may have started any time, where that is how it is looked for."""
@@ -320,12 +359,12 @@ class _View:
         margins = self.calibration.margins
         if self.anywhere:
             margins = replace(margins, uncertainty=ANY_TIME)
-        ahead = self.calibration.ahead
+        ahead, until = self.calibration.ahead, self._now if self.until_now else -math.inf
         shifted = [
             replace(
                 attempt,
                 sent_at=attempt.sent_at + ahead,
-                ended_at=None if attempt.ended_at is None else attempt.ended_at + ahead,
+                ended_at=None if attempt.ended_at is None else max(attempt.ended_at, until) + ahead,
             )
             for attempt in attempts
         ]

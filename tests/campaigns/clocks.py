@@ -31,6 +31,7 @@ from m2async import ScriptJob, StartBatchJob
 from m2async.certainty import ApplicationOfRun, Certainty
 from m2async.certainty.adopt import Attempt, ListedExecution, Margins, NotStarted, StartedTogether, decide
 from m2async.certainty.doubts import write_decision
+from m2async.certainty.explained import OutOfTime
 from m2async.certainty.reconcile import Reconciled, learn_start_times, reconcile
 from m2async.certainty.start_times import Precision
 from m2async.clock import ServiceClock
@@ -295,8 +296,9 @@ async def _play(
         if audit.set_back:  # an operator decides
             break
         of = ApplicationOfRun(
-            client, ledger, run, APPLICATION, Margins(late=SETTLE), precision=law.precision, recent=tuple(law.recent)
-        )
+            client, ledger, run, APPLICATION, Margins(late=SETTLE), precision=law.precision, recent=tuple(law.recent),
+            out_of_time=law.out_of_time,
+        )  # fmt: skip
         may_send = bool(pending) and law.may_send()
         if may_send:
             number = pending.pop(0)
@@ -343,6 +345,7 @@ class UnderLaw:
         self.lane = Lane(Certainty())
         self.precision = Precision()
         self.recent: deque[int] = deque(maxlen=4)
+        self.out_of_time = OutOfTime()
         self.answers = 0
 
     def after_a_crash(self) -> UnderLaw:

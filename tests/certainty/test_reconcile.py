@@ -4,11 +4,12 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from m2async import FileJob, LocalEndpoint, M2Client, RetryPolicy, ScriptJob, StartBatchJob, Started, Submitter, Unknown
@@ -222,6 +223,70 @@ async def test_a_list_that_lacks_what_was_answered_lets_nothing_be_called_not_st
         client.executions.append(late)
         decision, _ = await look(client, ledger, run)
     assert decision == NotStarted()
+
+
+@pytest.mark.parametrize("after", [20.0, 100.0, 250.0])
+async def test_what_started_later_than_a_doubt_may_be_its_own_that_left_a_queue(after: float) -> None:
+    """Others that still are in that queue show nothing of it: the row is open, and nobody is said to start its job."""
+    clock = [sent := time.time()]
+    client = Lists([execution("e", FILE, sent + after)])
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await in_doubt(ledger, sent) as run:
+        clock[0] = sent + 300
+        await witnessed(run, client, sent + 299.5)
+        found = await look(client, ledger, run, settled_before=sent + 300)
+        assert found == (Ambiguous(("e",), surely_started=False), [])
+        # A further one is more than it can have started.
+        client.executions.append(execution("theirs", FILE, sent + after + 1))
+        decision, foreign = await look(client, ledger, run, settled_before=sent + 300)
+    assert isinstance(decision, Ambiguous)
+    assert [each.execution_id for each in foreign] == ["theirs"]
+
+
+async def test_it_is_its_own_once_others_are_seen_to_leave_the_queue() -> None:
+    clock = [sent := time.time()]
+    client = Lists([execution("e", FILE, sent + 20)])
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await in_doubt(ledger, sent) as run:
+        clock[0] = sent + 30
+        await witnessed(run, client, sent + 29.5)
+        of = ApplicationOfRun(client, ledger, run, APPLICATION, Margins())
+        found = await reconcile(client, of, settled_before=sent + 35, wanted=[1])
+        assert (found.decisions, found.may_change) == ({1: Ambiguous(("e",), surely_started=False)}, True)
+        for number, each in enumerate(client.executions[1:], 1):
+            late = each.start_time + timedelta(seconds=3 * number)
+            client.executions[number] = msgspec.structs.replace(each, start_time=late)
+        found = await reconcile(client, of, settled_before=sent + 60, wanted=[1])
+    assert (found.decisions, found.foreign) == ({1: Adopted(("e",))}, [])
+
+
+async def another_in_doubt(run: Run, at: float) -> None:
+    other = await run.add("b", StartBatchJob(APPLICATION, FileJob("POSTTRAN.jcl")))
+    await run.intend(other.number, 1, at)
+    await run.unknown(other.number, 1, "ConnectionLostError", "lost")
+
+
+async def test_what_was_listed_before_a_job_was_sent_is_not_taken_for_its_execution() -> None:
+    """Start times are half a minute ahead, and nothing tells so."""
+    clock = [sent := time.time()]
+    client = Lists([execution("e", FILE, sent + 30)])
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await in_doubt(ledger, sent) as run:
+        of = ApplicationOfRun(client, ledger, run, APPLICATION, Margins())
+        found = await reconcile(client, of, settled_before=sent + 20, wanted=[1])
+        assert found.decisions == {1: Ambiguous(("e",), surely_started=False)}
+        clock[0] = sent + 30
+        await another_in_doubt(run, sent + 30)
+        found = await reconcile(client, of, settled_before=sent + 60, wanted=[2])
+    assert (found.decisions, found.foreign) == ({2: Ambiguous(("e",), surely_started=False)}, [])
+
+
+async def test_of_two_doubts_either_may_have_started_it_where_little_is_known_of_start_times() -> None:
+    clock = [sent := time.time()]
+    client = Lists([execution("e", FILE, sent + 40)])
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await in_doubt(ledger, sent) as run:
+        clock[0] = sent + 40
+        await another_in_doubt(run, sent + 40)
+        of = ApplicationOfRun(client, ledger, run, APPLICATION, Margins())
+        found = await reconcile(client, of, settled_before=sent + 60, wanted=[1, 2])
+    assert found.decisions == dict.fromkeys([1, 2], Ambiguous(("e",), surely_started=False))
 
 
 async def test_a_job_that_somebody_else_is_seen_to_start_is_left_open_from_then_on() -> None:
