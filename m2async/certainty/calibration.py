@@ -39,6 +39,7 @@ class Calibration:
         kinds: the kinds of job of which some were listed as they were sent.
         until: when the last of those seen was sent, in seconds of the epoch by the service's clock: of what came later
             it is not known yet whether start times are still as they were.
+        is_right: whether none says that start times are off.
     """
 
     margins: Margins
@@ -47,6 +48,12 @@ class Calibration:
     missing: int
     kinds: frozenset[type[Job]]
     until: float = -math.inf
+    is_right: bool = True
+
+    @property
+    def tells_times(self) -> bool:
+        """Whether it can be told from a start time when something was started: unless few say that it is off."""
+        return self.seen >= _ENOUGH or self.is_right
 
     @property
     def is_sound(self) -> bool:
@@ -98,7 +105,8 @@ def calibrate(
             least = max(least, execution.start_time - witness.ended_before)
             most = min(most, execution.start_time - witness.sent_after)
     around, ahead = margins.uncertainty + margins.resolution, 0.0
-    if seen and least <= around and most >= -around:  # right, as far as a coarse unit lets it be seen
+    is_right = least <= around and most >= -around
+    if seen and is_right:  # as far as a coarse unit lets it be seen
         off = max(-least, most) if unit > finest else 0.0
         margins = replace(margins, uncertainty=max(margins.uncertainty, off))
     elif seen > 1 and least <= most + around:  # all by the same; what is apart by more than a unit jitters
@@ -110,7 +118,7 @@ def calibrate(
         # Where it is later than the exchange it may be stamped when a job leaves its queue, whenever that is.
         late = ANY_TIME if least > around else margins.late
         margins = replace(margins, uncertainty=off, vicinity=max(margins.vicinity, off), late=late)
-    return Calibration(margins, ahead, seen, missing, frozenset(kinds), until)
+    return Calibration(margins, ahead, seen, missing, frozenset(kinds), until, is_right)
 
 
 def _unit(listed: Sequence[ListedExecution]) -> float:

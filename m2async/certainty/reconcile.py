@@ -225,25 +225,17 @@ class _View:
             found = decide(of_kind, listed, claimed=claimed, margins=margins)
             if kind in self.calibration.kinds:
                 self._look_closer(of_kind, listed, claimed, found)
-            if self.anywhere:
-                rash = self.rash(of_kind, found)
-                adopted = {
-                    execution_id
-                    for row, decision in found.items()
-                    if isinstance(decision, Adopted | StartedTogether) and row not in rash
-                    for execution_id in decision.execution_ids
-                }
-                # Where little is known of start times, what seems to be another's may be its own.
-                is_known = claimed | adopted if self.calibration.is_sound else claimed
-                anywhere = decide(of_kind, listed, claimed=is_known, margins=replace(margins, uncertainty=ANY_TIME))
-                opened = {row: _left_open(anywhere[row]) for row in rash if anywhere[row] != found[row]}
-                either = {id_ for decision in opened.values() for id_ in decision.candidates}
-                found |= opened
-                found |= {
-                    row: _left_open(decision)
-                    for row, decision in found.items()
-                    if not either.isdisjoint(_executions_of(decision))
-                }
+            are_known = self.calibration.tells_times
+            if self.anywhere or not are_known:
+                rash = self.rash(of_kind, found) if self.anywhere else set[RowId]()
+                adopted = {row for row, decision in found.items() if _executions_of(decision) and row not in rash}
+                # Where little is known of start times, what seems to be one's may be another's.
+                of_others = {id_ for row in adopted if are_known for id_ in _executions_of(found[row])}
+                anywhere = decide(
+                    of_kind, listed, claimed=claimed | of_others, margins=replace(margins, uncertainty=ANY_TIME)
+                )
+                unsure = rash if are_known else rash | adopted
+                found |= {row: _left_open(anywhere[row]) for row in unsure if anywhere[row] != found[row]}
             decisions |= found
         return decisions
 

@@ -278,15 +278,20 @@ async def test_what_was_listed_before_a_job_was_sent_is_not_taken_for_its_execut
     assert (found.decisions, found.foreign) == ({2: Ambiguous(("e",), surely_started=False)}, [])
 
 
-async def test_of_two_doubts_either_may_have_started_it_where_little_is_known_of_start_times() -> None:
+async def test_of_two_doubts_either_may_have_started_it_where_few_say_that_start_times_are_off() -> None:
+    """The others still are in a queue that it left after half a minute; and all are half a minute behind."""
     clock = [sent := time.time()]
-    client = Lists([execution("e", FILE, sent + 40)])
+    client = Lists([execution("e", FILE, sent + 10)])
     async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await in_doubt(ledger, sent) as run:
         clock[0] = sent + 40
         await another_in_doubt(run, sent + 40)
+        await witnessed(run, client, sent + 39.5, count=3, ahead=-30)
         of = ApplicationOfRun(client, ledger, run, APPLICATION, Margins())
         found = await reconcile(client, of, settled_before=sent + 60, wanted=[1, 2])
-    assert found.decisions == dict.fromkeys([1, 2], Ambiguous(("e",), surely_started=False))
+        assert found.decisions == dict.fromkeys([1, 2], Ambiguous(("e",), surely_started=False))
+        # Nor is it the one's because nobody asks for the other any more.
+        found = await reconcile(client, of, settled_before=sent + 60, wanted=[2])
+    assert found.decisions == {2: Ambiguous(("e",), surely_started=False)}
 
 
 async def test_a_job_that_somebody_else_is_seen_to_start_is_left_open_from_then_on() -> None:
