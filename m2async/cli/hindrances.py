@@ -33,7 +33,7 @@ class Hindrances:
     def look(self) -> None:
         """Say which names wait, and which lists are refused, or are so no more."""
         self._look_at_lists()
-        self._progress.waiting = self._names.look(self._submitter.waiting)
+        self._progress.show_waiting(self._names.look(self._submitter.waiting))
 
     def summary(self) -> None:
         """Say for how long names waited."""

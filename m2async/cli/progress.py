@@ -85,7 +85,8 @@ class Progress:
     """How many of the jobs have ended, how fast, and how long the rest will take."""
 
     def __init__(self, *, hidden: bool) -> None:
-        self.waiting: int = 0  # jobs that wait for others of their name
+        self._waiting = ""  # how many jobs wait for others of their name, in words
+        self._counts = Counter[str]()
         self._bar = progress.Progress(
             progress.BarColumn(bar_width=None),
             progress.TextColumn("{task.completed:,.0f}{task.fields[of]}"),
@@ -132,11 +133,18 @@ class Progress:
 
     def advance(self, counts: Counter[str]) -> None:
         """Show that one more job has ended."""
-        shown = counts | Counter(waiting=self.waiting)
-        trouble = " ".join(
-            f"{shown[state]:,} {state}" for state in ("rejected", "unknown", "sent again", "waiting") if shown[state]
-        )
-        self._bar.update(self._task, advance=1, rate=self._rate(), trouble=trouble)
+        self._counts = counts
+        self._bar.update(self._task, advance=1, rate=self._rate(), trouble=self._trouble())
+
+    def show_waiting(self, waiting: str) -> None:
+        """Show how many jobs wait, in words."""
+        self._waiting = waiting
+        self._bar.update(self._task, trouble=self._trouble())
+
+    def _trouble(self) -> str:
+        counts = self._counts
+        told = [f"{counts[state]:,} {state}" for state in ("rejected", "unknown", "sent again") if counts[state]]
+        return " ".join([*told, self._waiting] if self._waiting else told)
 
     def _rate(self) -> str:
         speed = self._bar.tasks[self._task].speed

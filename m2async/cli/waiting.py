@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from m2async.cli.output import say
@@ -13,15 +14,20 @@ _WORTH_SAYING = 1.0
 
 
 class WaitingNames:
-    """Says once of each name that its jobs wait, and at the end for how long they did."""
+    """Says once of each name that its jobs wait, and for what, and at the end for how long they did."""
 
     def __init__(self) -> None:
         self._names: Sequence[WaitingName] = ()
         self._said: set[tuple[str, str]] = set()
+        self._said_left = False
 
-    def look(self, names: Sequence[WaitingName]) -> int:
-        """Say what is new, and give how many jobs wait now."""
+    def look(self, names: Sequence[WaitingName]) -> str:
+        """Say what is new, and give in a few words how many jobs wait now."""
         self._names = names
+        left = [each for each in names if each.jobs and each.left > 0]
+        if left and not self._said_left:
+            self._said_left = True
+            say(_waits_for_what_was_left(left))
         for each in names:
             name = each.application_id, each.job
             if each.share_lost and name not in self._said:
@@ -30,7 +36,8 @@ class WaitingNames:
                     f"m2async: jobs named {visible(each.job)} wait for each other, as answers of theirs were lost: "
                     "else it could not be told which of them were started (--certainty)"
                 )
-        return sum(each.jobs for each in names)
+        jobs = sum(each.jobs for each in names)
+        return f"{jobs:,} waiting" + (" for one in doubt" if left else "") if jobs else ""
 
     def summary(self) -> None:
         """Say for how long jobs waited."""
@@ -43,3 +50,11 @@ class WaitingNames:
                 f"{of} waited {first.seconds:,.0f} s for each other, as answers were lost "
                 f"(of late {first.share_lost:.1%}): --certainty fast would not wait, and leave more jobs unknown."
             )
+
+
+def _waits_for_what_was_left(names: Sequence[WaitingName]) -> str:
+    """Say which names wait for jobs that an earlier command left in doubt, and for how long."""
+    others, longest = len(names) - 1, max(each.left for each in names)
+    of = visible(names[0].job) + (f" and {plural(others, 'other name')}" if others else "")
+    at_most = "" if math.isinf(longest) else f", {math.ceil(longest):,} s at most"
+    return f"m2async: jobs named {of} wait for an earlier one in doubt{at_most}"

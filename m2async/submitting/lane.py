@@ -53,6 +53,12 @@ class Lane:
         """The share of answers that is lost lately; 0 if none was."""
         return self._law.share_lost
 
+    def left_until(self, now: float) -> float:
+        """Say until when it waits, at most, for what an earlier process left in doubt; now if for nothing of it."""
+        if self._doubts and not self._holds:
+            return now if self.share_lost else math.inf  # in doubt since are those whose answer was lost here
+        return max(now, *self._holds.values()) if self._holds else now
+
     def opens_at(self, now: float, apart: float | None, *, reserved: int = 0) -> float:
         """Say from when on a further job may be sent; infinite where something must end first.
 

@@ -37,6 +37,7 @@ class WaitingName(NamedTuple):
         jobs: how many wait now.
         seconds: for how long jobs of it have waited, in all.
         share_lost: the share of its answers that is lost lately; 0 if none was.
+        left: seconds that it waits at most for jobs that an earlier process left in doubt; 0 if for none.
     """
 
     application_id: str
@@ -44,6 +45,7 @@ class WaitingName(NamedTuple):
     jobs: int
     seconds: float
     share_lost: float
+    left: float = 0.0
 
 
 class Lanes:
@@ -87,6 +89,7 @@ class Lanes:
                 len(each.jobs),
                 each.waited(_now()),
                 each.lane.share_lost,
+                each.lane.left_until(_now()) - _now(),
             )
             for each in self._lanes.values()
             if each.has_waited

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from m2async import LocalEndpoint
+from m2async import LocalEndpoint, M2Client, ScriptJob, StartBatchJob, open_ledger
 from m2async.cli.screen import folded
+from m2async.clock import steady_time
+from m2async.ledger import destination_of
 from tests.campaigns.faults import really_started
 from tests.cli.terminal import APPLICATION, m2async, on_terminal, plain
 from tests.scripted import answer, scripted, started
@@ -90,3 +92,27 @@ def test_words_are_folded_and_never_broken() -> None:
     assert folded("a aaaaaaaaaaaa b", 5) == ["a", "aaaaaaaaaaaa", "b"]
     assert folded("  two 残高 高高", 10) == ["  two 残高", "高高"]
     assert folded("", 5) == [""]
+
+
+async def test_what_waits_for_a_job_that_was_left_in_doubt_is_said_and_shown(
+    tmp_path: Path, endpoint: LocalEndpoint
+) -> None:
+    ledger, request = tmp_path / "ledger.db", StartBatchJob(APPLICATION, ScriptJob("POSTTRAN"))
+    async with (
+        M2Client(**endpoint.client_settings()) as client,
+        open_ledger(ledger) as opened,
+        await opened.open_run("night") as run,
+    ):
+        destination = destination_of(client)
+        assert destination is not None
+        await run.plan((f"row-{number}", request) for number in range(3))
+        await run.belong_to(destination)
+        await run.intend(1, 1, steady_time())  # and there the process is killed
+    code, written = await on_terminal("resume", "night", "--settle", "1", "--ledger", ledger, url=endpoint.url)
+    assert code == 0
+    assert too_wide(written, 80) == []
+    said = "m2async: jobs named POSTTRAN wait for an earlier one in doubt"
+    assert len(re.findall(rf"{said}(, \d+ s at most)?\n", plain(written))) == 1
+    [drawn, *_] = [line for line in re.split(r"[\r\n]|\x1b\[2K", written) if "waiting for one in doubt" in line]
+    assert re.search(r"━ 0/3 .*[12] waiting for one in doubt", plain(drawn)), drawn
+    assert "3 of 3 jobs started" in plain(written)
