@@ -45,7 +45,7 @@ class ApplicationLook:
     """What was seen of an application: read it once `find` has ended.
 
     Before a run is sent, the jobs count that a row still has to start; `at_end` all that a row names, and it is listed
-    but once, as the list holds all that the run has started.
+    but once, as the list holds all that the run has started; an attempt in doubt may have started what came after it.
 
     Attributes:
         unexplained: what nothing explains, within the spans.
@@ -96,7 +96,7 @@ class ApplicationLook:
         attempts = [attempt_of(attempt) for attempt in await self._of.open_attempts()]
         claimed = await self._of.ledger.claimed(self._of.id, {each.execution_id for each in listed}, often=False)
         unclaimed = [each for each in listed if each.execution_id not in claimed]
-        for execution in foreign_among(unclaimed, attempts, self._calibration, unasked=unasked):
+        for execution in foreign_among(unclaimed, attempts, self._calibration, unasked=unasked, or_later=self._at_end):
             seen = self._listing.found[execution.execution_id]
             is_open = not has_ended(seen.status, has_end_time=seen.end_time is not None)
             self.unexplained.append(Unexplained(execution, is_open))

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +328,39 @@ async def test_a_run_s_own_lost_start_never_stops_it(
             await run.intend(7, 1, steady_time())
             await client.start_batch_job(ROWS[6][1])  # and died before it was answered
         assert "execution" not in await submit(client, path, ROWS[7:], of=ROWS, on_unknown="hold")
+
+
+class StampedAfterItsQueue(Stamped):
+    """One of them shows the time at which its job left a queue."""
+
+    def shown(self, start: datetime) -> datetime:
+        return start + timedelta(seconds=20 if start >= self.queued_since else 0)
+
+    queued_since = datetime.max.replace(tzinfo=UTC)
+
+
+async def test_at_the_end_a_lost_start_that_left_a_queue_is_not_called_somebody_else_s(
+    tmp_path: Path, endpoint: LocalEndpoint
+) -> None:
+    async with StampedAfterItsQueue(**endpoint.client_settings()) as client:
+        path = tmp_path / "ledger.db"
+        await submit(client, path, ROWS[:6], of=ROWS)
+        async with open_ledger(path) as ledger:
+            async with await ledger.open_run("night") as run:
+                await run.note_clock(client.clock_offset)
+                await run.intend(7, 1, steady_time())
+                await run.unknown(7, 1, "ConnectionLostError", "lost")
+                since = datetime.now(UTC)
+                await client.start_batch_job(ROWS[6][1])
+            async with (
+                await ledger.open_run("night") as run,
+                Submitter(client, ledger=ledger, run=run, on_unknown="hold") as submitter,
+            ):
+                client.queued_since = since
+                for others in (0, 1):
+                    await submitter.look_for_others()
+                    assert len(await run.foreign()) == others
+                    await client.start_batch_job(ROWS[6][1])
 
 
 @pytest.mark.parametrize("answered", [0, 2])
