@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from m2async import LocalEndpoint, M2Client
+from tests.virtual_time import assert_no_task_is_left
 
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("here")  # how long an example takes says how busy the machine is
@@ -34,10 +34,7 @@ def no_aws_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 async def no_task_is_left() -> AsyncIterator[None]:
     yield
-    for _ in range(5):  # a connection that was closed takes some turns of the loop to be gone
-        await asyncio.sleep(0)
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    assert not left, f"the test left tasks behind: {left}"
+    await assert_no_task_is_left()
 
 
 @pytest.fixture

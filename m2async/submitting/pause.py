@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
 
 
 class Pause:
@@ -23,13 +22,13 @@ class Pause:
     def begin(self) -> None:
         """Let it begin, if there is none."""
         if self._began is None:
-            self._began = monotonic()
+            self._began = _now()
             self._over.clear()
 
     def end(self) -> None:
         """Let it end, if there is one."""
         if self._began is not None:
-            self._seconds += monotonic() - self._began
+            self._seconds += _now() - self._began
             self._began = None
             self._over.set()
 
@@ -39,4 +38,8 @@ class Pause:
 
     def working_time(self) -> float:
         """Give a time in seconds that stands still in a pause."""
-        return (self._began or monotonic()) - self._seconds
+        return (_now() if self._began is None else self._began) - self._seconds
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -12,14 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m2async.pacing import AdaptiveRate, Flow, Grant, Pacer, TokenBucket
-from tests.pacing.virtual import run
 from tests.pacing.windows import most_above_inflow
+from tests.virtual_time import now, run
 
 Served = list[tuple[Any, float]]
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 async def line_up(
