@@ -33,6 +33,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._no_waiting.slept
 
+    def stand_still(self, seconds: float) -> None:
+        """Let time go on as if the process got no processor for so long."""
+        self._no_waiting.slept += seconds
+
 
 def now() -> float:
     """Give the time of the loop that runs."""

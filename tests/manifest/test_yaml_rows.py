@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 
 import pytest
 import yaml
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from m2async.manifest import ManifestRow, check_manifest, read_manifest
 from m2async.service.requests import FileJob, RestartJob, ScriptJob, StartBatchJob
 from tests.manifest.samples import APP, fields_of, manifests, problems, rows, stream
+from tests.work import calls_at_most
 
 SWEEP = """
 defaults:
@@ -214,18 +214,16 @@ def test_an_axis_that_is_set_for_all_rows_is_refused_as_its_jobs_would_be_one() 
 def test_an_alias_bomb_does_no_harm() -> None:
     lines = ["defaults:", "  file: A", "  params:", "    a0: &a0 [x, x]"]
     lines += [f"    a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 100)]
-    begin = time.perf_counter()
-    assert len(problems("\n".join(lines))) == 100
-    assert time.perf_counter() - begin < 5
+    with calls_at_most(30_000):
+        assert len(problems("\n".join(lines))) == 100
 
 
 def test_many_aliases_of_one_job_are_read_once() -> None:
-    values = ", ".join(f"v{number}" for number in range(20_000))
-    aliases = "- *job\n" * 20_000
-    begin = time.perf_counter()
-    found = problems(f"jobs:\n- &job\n  fiel: A\n  matrix: {{AA: [{values}]}}\n{aliases}")
+    values = ", ".join(f"v{number}" for number in range(10_000))
+    aliases = "- *job\n" * 10_000
+    with calls_at_most(500_000):
+        found = problems(f"jobs:\n- &job\n  fiel: A\n  matrix: {{AA: [{values}]}}\n{aliases}")
     assert [text.split(": ")[:2] for text in found] == [["m:3", "fiel"]]
-    assert time.perf_counter() - begin < 5
 
 
 def test_the_problems_of_the_top_level_are_bounded() -> None:
@@ -233,11 +231,10 @@ def test_the_problems_of_the_top_level_are_bounded() -> None:
 
 
 def test_an_axis_that_many_jobs_share_is_read_once() -> None:
-    values = ", ".join(f"v{number}" for number in range(20_000))
-    begin = time.perf_counter()
-    found = problems(f"jobs:\n- matrix: {{AA: &a [{values}]}}\n" + "- matrix: {AA: *a}\n" * 20_000)
-    assert found[-1] == "m: and 19,001 more problems"
-    assert time.perf_counter() - begin < 10
+    values = ", ".join(f"v{number}" for number in range(3_000))
+    with calls_at_most(2_000_000):
+        found = problems(f"jobs:\n- matrix: {{AA: &a [{values}]}}\n" + "- matrix: {AA: *a}\n" * 3_000)
+    assert found[-1] == "m: and 2,001 more problems"
 
 
 @pytest.mark.parametrize("matrix", ["{AA: []}", "{AA: [x], A-B: [x]}", "[AA]"])
