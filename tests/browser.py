@@ -17,8 +17,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import pytest
-from playwright.async_api import Browser, Page, Request, Route, async_playwright
+from playwright.async_api import Browser, Page, Request, Route, async_playwright, expect
 
+expect.set_options(timeout=180_000)  # milliseconds: as long as a test may take; what hangs is ended as everywhere
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")  # as in containers
 
@@ -78,6 +79,15 @@ class Watched:
         return getattr(self.page, name)
 
 
+async def processor_time(page: Watched) -> float:
+    """Give the seconds of a processor that the page has used so far, however long it had to wait for one."""
+    devtools = await page.context.new_cdp_session(page.page)
+    await devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
+    metrics = (await devtools.send("Performance.getMetrics"))["metrics"]
+    await devtools.detach()
+    return {metric["name"]: float(metric["value"]) for metric in metrics}["ThreadTime"]
+
+
 @asynccontextmanager
 async def tab(
     browser: Browser, *, width: int = 1280, height: int = 900, dark: bool = False, **options: Any
@@ -85,6 +95,7 @@ async def tab(
     """Open a tab of its own profile; `options` are those of playwright's `new_context`."""
     options |= {"viewport": {"width": width, "height": height}, "color_scheme": "dark" if dark else "light"}
     context = await browser.new_context(**options)
+    context.set_default_timeout(0)  # none
     try:
         yield await Watched(await context.new_page()).watch()
     finally:

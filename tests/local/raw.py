@@ -60,8 +60,7 @@ async def send(
         lines += [f"{name}: {value}" for name, value in {"Host": endpoint.url[7:], **(headers or {})}.items()]
         lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
         writer.write("\r\n".join(lines).encode() + body)
-        async with asyncio.timeout(10):
-            answer = await reader.read()
+        answer = await reader.read()
     finally:
         writer.close()
     if not answer:

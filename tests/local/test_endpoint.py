@@ -108,7 +108,7 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], reason: str) -> 
 
 
 async def test_nothing_is_left_of_it_whatever_its_clients_wait_for() -> None:
-    async with asyncio.timeout(5), AsyncExitStack() as clients:
+    async with AsyncExitStack() as clients:
         async with LocalEndpoint(faults={"accept-then-hang": 1}) as endpoint:
             port = port_of(endpoint)
             readers = await clients.enter_async_context(clients_in_every_state(endpoint))
@@ -128,7 +128,7 @@ async def test_nothing_is_left_of_it_when_its_host_is_cancelled_as_a_task() -> N
             listens.set()
             await asyncio.get_running_loop().create_future()
 
-    async with asyncio.timeout(5), AsyncExitStack() as clients:
+    async with AsyncExitStack() as clients:
         task = asyncio.create_task(host(clients))
         await listens.wait()
         task.cancel()
@@ -138,7 +138,7 @@ async def test_nothing_is_left_of_it_when_its_host_is_cancelled_as_a_task() -> N
 
 
 async def test_nothing_is_left_of_it_when_its_host_is_cancelled_as_a_scope() -> None:
-    async with asyncio.timeout(5), AsyncExitStack() as clients:
+    async with AsyncExitStack() as clients:
         with anyio.CancelScope() as scope:
             async with LocalEndpoint(faults={"accept-then-hang": 1}) as endpoint:
                 port = port_of(endpoint)

@@ -7,9 +7,9 @@ import csv
 import io
 import json
 import re
-import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from playwright.async_api import expect
 from m2async.cli.hints import command
 from m2async.ledger import open_ledger
 from m2async.report import run_page
-from tests.browser import Watched, chromium, tab
+from tests.browser import Watched, chromium, processor_time, tab
 from tests.report.nights import Written, real_night
 
 page_of = partial(run_page, command=partial(command, ledger=None))
@@ -175,9 +175,8 @@ async def test_paper_gets_the_rows_that_are_found_and_no_controls(large: Path) -
 
 async def test_fifty_thousand_rows_are_filtered_sorted_and_turned_by_mouse(large: Path) -> None:
     async with chromium() as browser, tab(browser) as page:
-        began = time.perf_counter()
         await shown(page, large)
-        assert time.perf_counter() - began < 5
+        assert await processor_time(page) < 5
         assert await page.inner_text("#count") == "Jobs 1 to 50 of 50,000"
         await page.click("#next")
         assert (await cells(page, 1))[0] == "51"
@@ -205,15 +204,16 @@ async def test_fifty_thousand_rows_are_filtered_sorted_and_turned_by_mouse(large
 
 
 async def test_filtering_fifty_thousand_rows_takes_less_than_a_tenth_of_a_second(large: Path) -> None:
-    """The best of some rounds, as the machine is shared; the first search also prepares the texts."""
+    """In time of a processor, as the machine is shared; the first search also prepares the texts."""
     typed = """text => { const field = document.getElementById("text"); field.value = text;
-        const began = performance.now(); field.dispatchEvent(new Event("input")); return performance.now() - began; }"""
+        field.dispatchEvent(new Event("input")); }"""
     async with chromium() as browser, tab(browser) as page:
         await shown(page, large)
-        taken = [
-            await page.evaluate(typed, text) for text in ("b", "branch/01", "validation", "no such text", "branch")
-        ]
-        assert min(taken[1:]) < 100
+        times = []
+        for text in ("b", "branch/01", "validation", "no such text", "branch"):
+            await page.evaluate(typed, text)
+            times.append(await processor_time(page))
+        assert min(end - begin for begin, end in pairwise(times)) < 0.1
 
 
 async def test_the_keyboard_sorts_filters_opens_and_turns(small: Path) -> None:

@@ -201,7 +201,6 @@ async def test_a_row_in_doubt_that_is_submitted_once_more_holds_nobody_up(client
         open_ledger("memory:") as ledger,
         await ledger.open_run("run") as run,
         Submitter(client, ledger=ledger, run=run, settle=0.3) as submitter,
-        asyncio.timeout(30),
     ):
         first = asyncio.create_task(submitter.submit(request("X"), key="one"))
         while not (await run.counts())[RowState.UNKNOWN]:
@@ -235,7 +234,6 @@ async def test_a_probe_of_an_application_that_has_to_wait_for_its_name_leaves_th
     pacer = Pacer(TokenBucket(1, 2))
     async with (
         Submitter(client, pacer=pacer, ledger="memory:", settle=1.0, retry=policy) as submitter,
-        asyncio.timeout(60),
     ):
         tasks = [asyncio.create_task(submitter.submit(request("X", 0), key="0"))]
         while not sent["0"]:
@@ -261,6 +259,6 @@ async def test_with_a_client_that_cannot_list_a_lost_answer_is_unknown_and_its_n
                 raise ConnectionLostError("lost")
             return answer
 
-    async with Submitter(OnlyStarts(), ledger="memory:", concurrency=1) as submitter, asyncio.timeout(30):
+    async with Submitter(OnlyStarts(), ledger="memory:", concurrency=1) as submitter:
         outcomes = [outcome async for outcome in submitter.submit_many(rows("X", 5))]
     assert Counter(outcome.state for outcome in outcomes) == {"unknown": 1, "started": 4}

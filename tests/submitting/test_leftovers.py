@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from structlog.testing import CapturingLogger
 
@@ -40,9 +39,8 @@ def events(logger: CapturingLogger) -> dict[str, dict[str, Any]]:
 
 
 async def until(logger: CapturingLogger, *names: str) -> None:
-    with anyio.fail_after(30):
-        while not events(logger).keys() >= set(names):
-            await asyncio.sleep(0)
+    while not events(logger).keys() >= set(names):
+        await asyncio.sleep(0)
 
 
 async def test_what_was_left_in_doubt_is_looked_for_and_logged_and_nothing_is_sent(

@@ -78,7 +78,7 @@ async def test_what_waits_for_credentials_when_the_submitter_is_left_was_not_sen
 ) -> None:
     keys = Keys()
     async with scripted(started()) as server:
-        async with asyncio.timeout(30), opened(server, ledger, keys=keys, transport=transport) as submitter:
+        async with opened(server, ledger, keys=keys, transport=transport) as submitter:
             calls = [asyncio.create_task(submitter.submit(request("JOB"), key=f"k{n}")) for n in range(3)]
             await keys.asked.wait()
         for call in calls:
@@ -107,7 +107,7 @@ async def test_what_waits_for_credentials_anew_after_a_refusal_was_not_sent_eith
     """The service said that the session token had expired: then nothing is under way until it is signed anew."""
     keys = Keys()
     async with scripted(error(403, "ExpiredTokenException")) as server:
-        async with asyncio.timeout(30), opened(server, ledger, keys=keys) as submitter:
+        async with opened(server, ledger, keys=keys) as submitter:
             call = asyncio.create_task(submitter.submit(request("JOB"), key="k"))
             keys.may_come.set()
             await server.arrived.wait()
@@ -221,7 +221,7 @@ async def test_what_waits_for_credentials_when_a_pause_begins_goes_when_it_ends(
 ) -> None:
     keys = Keys()
     async with scripted(started()) as server:
-        async with asyncio.timeout(30), opened(server, ledger, keys=keys, transport=transport) as submitter:
+        async with opened(server, ledger, keys=keys, transport=transport) as submitter:
             call = asyncio.create_task(submitter.submit(request("JOB"), key="k"))
             await keys.asked.wait()
             submitter.pause()
@@ -245,7 +245,7 @@ async def test_what_waits_for_a_connection_when_a_pause_begins_is_not_in_doubt_a
         await started(f"e-{len(server.requests)}")(writer)
 
     async with scripted(when_allowed) as server:
-        async with asyncio.timeout(30), opened(server, ledger, max_connections=1) as submitter:
+        async with opened(server, ledger, max_connections=1) as submitter:
             first = asyncio.create_task(submitter.submit(request("FIRST"), key="first"))
             await server.arrived.wait()
             others = [asyncio.create_task(submitter.submit(request(f"JOB{n}"), key=f"k{n}")) for n in range(3)]
@@ -268,7 +268,7 @@ async def test_what_waits_for_a_connection_when_a_pause_begins_is_not_in_doubt_a
 async def test_what_a_pause_holds_back_is_not_sent_when_the_submitter_is_left_in_it(ledger: Ledger) -> None:
     keys = Keys()
     async with scripted(started()) as server:
-        async with asyncio.timeout(30), opened(server, ledger, keys=keys) as submitter:
+        async with opened(server, ledger, keys=keys) as submitter:
             call = asyncio.create_task(submitter.submit(request("JOB"), key="k"))
             await keys.asked.wait()
             submitter.pause()

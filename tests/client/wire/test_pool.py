@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m2async.client.wire.http11 import Response
-from m2async.client.wire.pool import IDLE_SECONDS, Connection, Pool
+from m2async.client.wire.pool import Connection, Pool
 from m2async.errors import AnswerTimeoutError, CallError, ConnectionLostError, NotSentError, UnreadableAnswerError
 from tests.tls import client_context, doubting_client_context, server_context
 
-SOON = IDLE_SECONDS / 2  # what was lost must not be taken for found when it was idle too long
+IDLE_SECONDS = 1e6
 BIG = b"x" * 16 * 2**20  # more than the buffers of both ends hold
 
 
@@ -94,10 +94,9 @@ class Server:
         return [bytes(peer.received) for peer in self.peers]
 
     async def until(self, holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(SOON):
-            while not holds():
-                self.changed.clear()
-                await self.changed.wait()
+        while not holds():
+            self.changed.clear()
+            await self.changed.wait()
 
 
 @contextlib.asynccontextmanager
@@ -144,8 +143,7 @@ async def pooling(
     try:
         yield pool
     finally:
-        async with asyncio.timeout(5):
-            await pool.aclose()
+        await pool.aclose()
         check_empty(pool)
         await server.until(lambda: not server.alive)
 
@@ -158,9 +156,8 @@ def check_empty(pool: Pool) -> None:
 
 
 async def call(pool: Pool, request: bytes) -> bytes:
-    async with asyncio.timeout(SOON):
-        connection = pool.take_nowait() or await pool.take()
-        return (await exchanged(connection, request)).body
+    connection = pool.take_nowait() or await pool.take()
+    return (await exchanged(connection, request)).body
 
 
 async def exchanged(connection: Connection, request: bytes) -> Response:
@@ -170,6 +167,12 @@ async def exchanged(connection: Connection, request: bytes) -> Response:
     except asyncio.CancelledError:
         connection.abandon()
         raise
+
+
+@pytest.fixture(autouse=True)
+def idle_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was lost must not be taken for found when it was idle too long."""
+    monkeypatch.setattr("m2async.client.wire.pool.IDLE_SECONDS", IDLE_SECONDS)
 
 
 def grow_old(pool: Pool) -> None:
@@ -185,9 +188,8 @@ async def turns(count: int = 10) -> None:
 
 async def until(holds: Callable[[], object]) -> None:
     """Turn the loop until something holds that no server can see."""
-    async with asyncio.timeout(SOON):
-        while not holds():
-            await asyncio.sleep(0)
+    while not holds():
+        await asyncio.sleep(0)
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:
@@ -636,8 +638,7 @@ async def test_closing_ends_connections_that_are_being_made() -> None:
     async with serving() as server, pooling(server, client_context(), max_connections=3) as pool:
         calls = [asyncio.create_task(call(pool, b"1")) for _ in range(5)]
         await server.until(lambda: len(server.peers) == 3)  # they speak no TLS
-        async with asyncio.timeout(2):
-            await pool.aclose()
+        await pool.aclose()
         check_empty(pool)
         for outcome in await asyncio.gather(*calls, return_exceptions=True):
             assert isinstance(outcome, NotSentError)
@@ -658,8 +659,7 @@ async def test_closing_at_the_moment_a_connection_is_made_ends_it(
     async with pooling(server, tls) as pool:
         monkeypatch.setattr(Connection, "connection_made", made_and_closed)
         await check_not_sent(pool, "the client was closed")
-        async with asyncio.timeout(SOON):
-            await closing[0]
+        await closing[0]
         assert not b"".join(server.requests)
 
 
@@ -915,8 +915,7 @@ async def test_a_caller_cancelled_when_its_answer_is_there_does_not_disturb_the_
 
         first = asyncio.create_task(call(pool, b"1"))
         second = asyncio.create_task(cancel_first_and_call())
-        async with asyncio.timeout(5):
-            assert (await second).body == b"2"
+        assert (await second).body == b"2"
         assert first.cancelled()
         assert server.requests == [b"12"]
 
