@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from m2async import LocalEndpoint, M2Client, Submitter, open_ledger
@@ -42,20 +41,20 @@ async def test_a_run_in_progress_is_paused_goes_on_and_is_stopped_from_another_t
             assert process.stderr is not None
             printed = asyncio.ensure_future(written(process.stdout))
             while not await executions(endpoint):
-                await anyio.lowlevel.checkpoint()
+                await anyio.sleep(0.02)
             told = await m2async("pause", "night", "--ledger", ledger)
             assert (told.code, told.out) == (0, "")
             said = await process.stderr.receive()
             while b"paused: nothing more is sent for now\n" not in said:
                 said += await process.stderr.receive()
             while await under_way(ledger):
-                await anyio.lowlevel.checkpoint()
+                await anyio.sleep(0.02)
             paused = len(await executions(endpoint))
             assert (await m2async("status", "night", "--ledger", ledger)).code == 0  # a second's calls, meanwhile
             assert len(await executions(endpoint)) == paused < 2_000
             assert (await m2async("unpause", "night", "--ledger", ledger)).code == 0
             while len(await executions(endpoint)) == paused:
-                await anyio.lowlevel.checkpoint()
+                await anyio.sleep(0.02)
             assert (await m2async("stop", "night", "--ledger", ledger)).code == 0
             said += await written(process.stderr)
             assert await process.wait() == 3
@@ -123,7 +122,7 @@ async def test_a_run_that_was_paused_stays_paused_when_it_is_started_again(tmp_p
             await process.stdout.receive()
             assert (await m2async("pause", "night", "--ledger", ledger)).code == 0
             while await under_way(ledger):
-                await anyio.lowlevel.checkpoint()
+                await anyio.sleep(0.02)
             process.kill()
         before = len(await executions(endpoint))
         again = submit if command == "submit" else ("resume", "night", "--ledger", ledger, "--output", "jsonl")

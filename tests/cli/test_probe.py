@@ -306,7 +306,7 @@ async def test_after_a_kill_reconcile_and_cancel_go_on(slow_url: str, tmp_path: 
         command, env=settings(slow_url), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         while len(await really_started(slow_url)) < 50:
-            pass
+            await anyio.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
     [listed] = json.loads((await m2async("runs", "--ledger", path, "--output", "json")).out)
     name = listed["run"]

@@ -202,7 +202,7 @@ async def test_resume_and_wait_is_0_where_all_succeeded(book: Book, tmp_path: Pa
 async def test_cancel_says_what_came_of_each(book: Book, tmp_path: Path) -> None:
     await book.submit(manifest(tmp_path, "GOOD", "LONG", "LONG"))
     while (await really_started(book.url))[0]["status"] != "Succeeded":
-        pass
+        await anyio.sleep(0.02)
     chosen = await book("cancel", "night", "--key", "good-0", "--key", "long-1", "--output", "jsonl")
     assert chosen.code == 0
     assert {line["key"]: line["outcome"] for line in chosen.lines} == {"good-0": "had ended", "long-1": "cancelling"}
@@ -271,7 +271,7 @@ async def test_the_summary_of_a_restart_counts_what_it_did(book: Book, tmp_path:
         restarted = await book("restart", "night", "--failed", "--rate", "100")
         assert re.search(r"^1 of 1 jobs started in [\d.]+ s; 2 started before$", restarted.err, re.MULTILINE)
         while (await really_started(book.url))[-1]["status"] != "Failed":
-            pass
+            await anyio.sleep(0.02)
 
 
 async def test_a_restart_of_nothing_that_failed_says_why_it_does_nothing(book: Book, tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ async def test_what_somebody_else_restarted_is_not_restarted_by_a_run_in_progres
     submit = ("submit", manifest(tmp_path, "BAD", "LONG"), "--run", "night", "--ledger", book.path, "--wait")
     async with running(*submit, url=book.url) as process:
         while (await really_started(book.url))[:1] == [] or (await really_started(book.url))[0]["status"] != "Failed":
-            pass
+            await anyio.sleep(0.02)
         await restarted_elsewhere(book, "STEP3")
         refused = await book("restart", "night", "--failed")
         assert (refused.code, len(await really_started(book.url))) == (3, 3)
@@ -339,12 +339,12 @@ async def test_a_run_in_progress_restarts_what_failed_when_another_terminal_says
     submit = ("submit", manifest(tmp_path, "BAD", "LONG"), "--run", "night", "--ledger", book.path, "--wait")
     async with running(*submit, url=book.url) as process:
         while (await really_started(book.url))[:1] == [] or (await really_started(book.url))[0]["status"] != "Failed":
-            pass
+            await anyio.sleep(0.02)
         restarted = await book("restart", "night", "--failed", "--key", "bad-0", "--from-step", "STEP2")
         assert restarted.code == 0
         assert "run night is in progress: the process that submits it restarts them now" in restarted.err
         while len(await really_started(book.url)) < 3:
-            pass
+            await anyio.sleep(0.02)
         assert (await book("cancel", "night", "--key", "long-1")).code == 0
         assert await process.wait() == 1
         out = (await written(process.stdout)).decode()
@@ -358,7 +358,7 @@ async def test_a_run_in_progress_restarts_what_failed_when_another_terminal_says
 async def test_before_a_restart_the_service_is_asked_how_each_execution_stands_now(book: Book, tmp_path: Path) -> None:
     await book.submit(manifest(tmp_path, "GOOD", "LONG", "BAD"))
     while [e["status"] for e in await really_started(book.url)] != ["Succeeded", "Running", "Failed"]:
-        pass
+        await anyio.sleep(0.02)
     async with open_ledger(book.path) as ledger:  # which has it that all have failed, or are gone
         view = await ledger.run("night")
         executions = [execution async for execution in view.all_executions()]

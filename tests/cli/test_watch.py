@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,7 +173,7 @@ async def test_ctrl_c_leaves_the_run_alone(tmp_path: Path) -> None:
             assert "Traceback" not in written
             before = len(await executions(endpoint))
             while len(await executions(endpoint)) < before + 3:
-                pass
+                await anyio.sleep(0.02)
             process.send_signal(signal.SIGTERM)
             await process.wait()
 

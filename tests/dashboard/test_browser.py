@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import anyio
 from aiohttp import web
 from anyio.abc import Process
 
@@ -60,7 +61,7 @@ async def shows(page: Watched, name: str, what: str) -> None:
 async def until(condition: Callable[[int], bool], endpoint: LocalEndpoint) -> int:
     """Wait until the endpoint has started as many executions as that."""
     while not condition(count := len(await started(endpoint))):
-        pass
+        await anyio.sleep(0.02)
     return count
 
 
