@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +146,8 @@ async def test_on_a_pipe_it_prints_plain_lines_until_the_run_has_ended(tmp_path:
     assert re.match(r"\d\d:\d\d:\d\d  in progress: \d+ of 40 jobs", lines[0])
     assert "all sent: 40 of 40 jobs (100 %)" in lines[-2]
     assert lines[-1] == "0 of 40 jobs succeeded; 40 have not ended"
-    assert len(lines) <= 4
+    times = [datetime.strptime(text[:8], "%H:%M:%S") for text in lines[:-2]]
+    assert all((end - begin).seconds >= 4 for begin, end in pairwise(times))  # one every five seconds, and the last
     assert "\x1b" not in watched.out
 
 
