@@ -77,17 +77,18 @@ class OutOfTime:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[ListedExecution, frozenset[Hashable]]] = {}  # with whose attempts were open then
+        self._seen: dict[str, ListedExecution] = {}
+        self._opened: dict[str, frozenset[Hashable]] = {}  # of all that nothing has claimed: whose attempts were open
 
     @property
     def ids(self) -> Set[str]:
-        """Give the ids of all."""
-        return self._seen.keys()
+        """Give the ids of all that was listed and that nothing has claimed."""
+        return self._opened.keys()
 
     def by_job(self) -> dict[Hashable, list[str]]:
         """Give their ids by the jobs that they are of."""
         found = defaultdict[Hashable, list[str]](list)
-        for id_, (execution, _) in self._seen.items():
+        for id_, execution in self._seen.items():
             found[execution.job].append(id_)
         return dict(found)
 
@@ -100,20 +101,20 @@ class OutOfTime:
         explained: Set[str],
     ) -> None:
         """Take note of those that a list shows, and forget those that are explained, or are within a window now."""
-        opened = frozenset(attempt.id for attempt in attempts)
+        opened, margins = frozenset(attempt.id for attempt in attempts), calibration.margins
         found = {
-            each.execution_id: (each, opened)
-            for each in _not_explained_as_listed(executions, attempts, calibration, calibration.margins)
+            each.execution_id: each for each in _not_explained_as_listed(executions, attempts, calibration, margins)
         }
         for execution in executions:
-            if execution.execution_id in self._seen:
-                _, opened = self._seen[execution.execution_id]
-                before = [attempt for attempt in attempts if attempt.id in opened]
-                if _not_explained_as_listed([execution], before, calibration, calibration.margins):
-                    found[execution.execution_id] = execution, opened
+            then = self._opened.setdefault(execution.execution_id, opened)
+            if then != opened:
+                before = [attempt for attempt in attempts if attempt.id in then]
+                if _not_explained_as_listed([execution], before, calibration, margins):
+                    found[execution.execution_id] = execution
         shown = {execution.execution_id for execution in executions}
         kept = {id_: each for id_, each in self._seen.items() if id_ not in shown}
         self._seen = {id_: each for id_, each in (kept | found).items() if id_ not in explained}
+        self._opened = {id_: then for id_, then in self._opened.items() if id_ not in explained}
 
 
 def as_foreign(executions: Iterable[ListedExecution]) -> list[ForeignExecution]:

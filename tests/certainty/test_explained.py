@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from math import inf
 
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from m2async import ScriptJob
 from m2async.certainty import ListedExecution, Margins, not_explained
 from m2async.certainty.adopt import Attempt
+from m2async.certainty.calibration import Calibration
+from m2async.certainty.explained import OutOfTime
 
 EXACT = Margins(resolution=0, uncertainty=0, late=0)
 
@@ -53,3 +56,13 @@ def test_as_many_are_explained_as_can_be(starts: list[int], windows: list[tuple[
         default=0,
     )
     assert len(left(executions, *attempts)) == len(starts) - most
+
+
+def test_what_was_listed_before_an_attempt_was_sent_is_out_of_its_time_though_another_window_held_it_then() -> None:
+    seen, out_of_time = [listed(30)[0]], OutOfTime()
+    kinds = frozenset({ScriptJob})
+    first, second = attempt(1, 3), replace(attempt(29, 31), id="another row")
+    out_of_time.look(seen, [first], Calibration(Margins(uncertainty=45), 0.0, 1, 0, kinds), explained=set())
+    assert out_of_time.by_job() == {}
+    out_of_time.look(seen, [first, second], Calibration(EXACT, 0.0, 0, 0, kinds), explained=set())
+    assert out_of_time.by_job() == {ScriptJob("A"): [seen[0].execution_id]}
