@@ -6,9 +6,10 @@ Another ledger or another program may start the same jobs, or this ledger may be
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Hashable, Iterable, Sequence, Set
+from collections.abc import Container, Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from heapq import heappop, heappush
+from math import inf
 from typing import Any
 
 from m2async.certainty.adopt import Attempt, ListedExecution, Margins
@@ -78,12 +79,14 @@ class OutOfTime:
 
     def __init__(self) -> None:
         self._seen: dict[str, ListedExecution] = {}
-        self._opened: dict[str, frozenset[Hashable]] = {}  # of all that nothing has claimed: whose attempts were open
+        self._looks = 0
+        self._listed: dict[str, int] = {}  # at which look it was listed first, of each that nothing has claimed
+        self._opened: dict[Hashable, int] = {}  # at which look they were seen first, of all whose attempts are open
 
     @property
     def ids(self) -> Set[str]:
         """Give the ids of all that was listed and that nothing has claimed."""
-        return self._opened.keys()
+        return self._listed.keys()
 
     def by_job(self) -> dict[Hashable, list[str]]:
         """Give their ids by the jobs that they are of."""
@@ -101,20 +104,36 @@ class OutOfTime:
         explained: Set[str],
     ) -> None:
         """Take note of those that a list shows, and forget those that are explained, or are within a window now."""
-        opened, margins = frozenset(attempt.id for attempt in attempts), calibration.margins
-        found = {
-            each.execution_id: each for each in _not_explained_as_listed(executions, attempts, calibration, margins)
-        }
+        self._looks += 1
+        self._opened = {attempt.id: self._opened.get(attempt.id, self._looks) for attempt in attempts}
         for execution in executions:
-            then = self._opened.setdefault(execution.execution_id, opened)
-            if then != opened:
-                before = [attempt for attempt in attempts if attempt.id in then]
-                if _not_explained_as_listed([execution], before, calibration, margins):
-                    found[execution.execution_id] = execution
-        shown = {execution.execution_id for execution in executions}
+            self._listed.setdefault(execution.execution_id, self._looks)
+        margins = calibration.margins
+        found = {each.execution_id for each in _not_explained_as_listed(executions, attempts, calibration, margins)}
+        found |= self._listed_before(executions, attempts, calibration)
+        shown = {execution.execution_id: execution for execution in executions}
         kept = {id_: each for id_, each in self._seen.items() if id_ not in shown}
-        self._seen = {id_: each for id_, each in (kept | found).items() if id_ not in explained}
-        self._opened = {id_: then for id_, then in self._opened.items() if id_ not in explained}
+        kept |= {id_: each for id_, each in shown.items() if id_ in found}
+        self._seen = {id_: each for id_, each in kept.items() if id_ not in explained}
+        self._listed = {id_: look for id_, look in self._listed.items() if id_ not in explained}
+
+    def _listed_before(
+        self, executions: Iterable[ListedExecution], attempts: Iterable[Attempt[Any]], calibration: Calibration
+    ) -> set[str]:
+        """Give those that were listed before any of the attempts was open in whose windows they are."""
+        spans_of: dict[tuple[str, Hashable], list[tuple[float, float, int]]] = defaultdict(list)
+        for attempt in attempts:
+            span = *calibration.margins.window(attempt), self._opened[attempt.id]
+            spans_of[attempt.application_id, _as_listed(attempt.job, calibration)].append(span)
+        listed_of: dict[tuple[str, Hashable], list[ListedExecution]] = defaultdict(list)
+        for execution in sorted(executions, key=lambda each: each.start_time):
+            listed_of[execution.application_id, _as_listed(execution.job, calibration)].append(execution)
+        return {
+            execution.execution_id
+            for of, listed in listed_of.items()
+            for execution, opened in zip(listed, _first_open(listed, sorted(spans_of[of])), strict=True)
+            if opened > self._listed[execution.execution_id]
+        }
 
 
 def as_foreign(executions: Iterable[ListedExecution]) -> list[ForeignExecution]:
@@ -133,17 +152,30 @@ def _not_explained_as_listed(
     margins: Margins,
 ) -> list[ListedExecution]:
     """Give those that nothing explains, where a job of a kind that was never listed as sent may be any of that kind."""
-
-    def as_listed(job: Hashable) -> Hashable:
-        return job if type(job) in calibration.kinds else type(job)
-
     given = {execution.execution_id: execution for execution in executions}
     left = not_explained(
-        [replace(execution, job=as_listed(execution.job)) for execution in given.values()],
-        [replace(attempt, job=as_listed(attempt.job)) for attempt in attempts],
+        [replace(execution, job=_as_listed(execution.job, calibration)) for execution in given.values()],
+        [replace(attempt, job=_as_listed(attempt.job, calibration)) for attempt in attempts],
         margins,
     )
     return [given[each.execution_id] for each in left]
+
+
+def _as_listed(job: Hashable, calibration: Calibration) -> Hashable:
+    return job if type(job) in calibration.kinds else type(job)
+
+
+def _first_open(executions: Iterable[ListedExecution], spans: Sequence[tuple[float, float, int]]) -> Iterator[float]:
+    """Give the least number of the spans that hold each execution; both are in the order of their beginnings."""
+    opened, begun = list[tuple[int, float]](), 0
+    for execution in executions:
+        while begun < len(spans) and spans[begun][0] <= execution.start_time:
+            _, last, number = spans[begun]
+            heappush(opened, (number, last))
+            begun += 1
+        while opened and opened[0][1] < execution.start_time:
+            heappop(opened)
+        yield opened[0][0] if opened else inf
 
 
 def _left_over(executions: Sequence[ListedExecution], windows: Sequence[tuple[float, float]]) -> list[ListedExecution]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
 from math import inf
@@ -12,6 +13,7 @@ from m2async.certainty import ListedExecution, Margins, not_explained
 from m2async.certainty.adopt import Attempt
 from m2async.certainty.calibration import Calibration
 from m2async.certainty.explained import OutOfTime
+from tests.work import assert_in_proportion
 
 EXACT = Margins(resolution=0, uncertainty=0, late=0)
 
@@ -66,3 +68,21 @@ def test_what_was_listed_before_an_attempt_was_sent_is_out_of_its_time_though_an
     assert out_of_time.by_job() == {}
     out_of_time.look(seen, [first, second], Calibration(EXACT, 0.0, 0, 0, kinds), explained=set())
     assert out_of_time.by_job() == {ScriptJob("A"): [seen[0].execution_id]}
+
+
+def test_a_look_at_many_costs_as_much_each_as_one_at_few() -> None:
+    def looks(count: int) -> Callable[[], None]:
+        executions = [listed(number / 10)[0] for number in range(count)]
+        executions = [replace(each, execution_id=f"e{number}") for number, each in enumerate(executions)]
+        attempts = [replace(attempt(number / 10, number / 10), id=str(number)) for number in range(count)]
+        calibration = Calibration(Margins(), 0.0, 0, 0, frozenset({ScriptJob}))
+
+        def look() -> None:
+            out_of_time = OutOfTime()
+            for shown in (count // 3, count // 2, count):
+                out_of_time.look(executions[:shown], attempts[:shown], calibration, explained=set())
+            assert out_of_time.by_job() == {}
+
+        return look
+
+    assert_in_proportion(looks, 500, 10_000)
