@@ -14,7 +14,7 @@ Rows = Sequence[LedgerRow]
 History = Mapping[int, Sequence[HistoryEntry]]
 """The entries of each row, by its number."""
 
-_ANSWERS = frozenset({RowEvent.REFUSED, RowEvent.REJECTED, RowEvent.UNKNOWN, RowEvent.CRASH, RowEvent.CLAIMED})
+_ANSWERS = frozenset({RowEvent.REFUSED, RowEvent.REJECTED, RowEvent.UNKNOWN, RowEvent.CRASH})
 
 
 def activity(rows: Rows, history: History, stretches: int) -> Activity:
@@ -58,16 +58,20 @@ def _sendings(rows: Rows, history: History) -> Iterator[tuple[float, float | Non
 
 
 def _answers(rows: Rows, history: History) -> Iterator[tuple[float | None, float, RowEvent, str | None]]:
-    """When attempts were sent and answered, and what the answers were."""
-    found = {
-        (number, entry.attempt)
+    """When attempts were sent and answered, and what the answers were.
+
+    That a job was started is said by its row, as long as it is: whoever restarts it, or says otherwise, takes it back.
+    """
+    claimed = {
+        (number, entry.execution_id)
         for number, entries in history.items()
         for entry in entries
         if entry.event is RowEvent.CLAIMED
     }
     for row in rows:
-        if row.state is RowState.STARTED and (row.number, row.attempts) not in found and row.ended_at is not None:
-            yield row.sent_at, row.ended_at, RowEvent.STARTED, None
+        if row.state is RowState.STARTED and row.ended_at is not None:
+            was_found = (row.number, row.execution_id) in claimed
+            yield row.sent_at, row.ended_at, RowEvent.CLAIMED if was_found else RowEvent.STARTED, None
     for entry in chain.from_iterable(history.values()):
         if entry.event in _ANSWERS:
             yield entry.sent_at, entry.ended_at, entry.event, entry.error_code

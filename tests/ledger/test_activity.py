@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from m2async import RestartJob
@@ -99,6 +99,8 @@ async def take(steps: list[tuple[str, int, float]], run: Run, clock: Hands) -> N
             await STEPS[step](run, number, attempt, clock.now, f"e-{place}")  # type: ignore[misc]
 
 
+@example([("intend", 1, 0.3), ("unknown", 1, 0.3), ("claim", 1, 0.3), ("restart", 1, 0.3)], 10)
+@example([("intend", 1, 0.3), ("started", 1, 0.3), ("restart", 1, 0.3)], 10)
 @given(
     st.lists(
         st.tuples(st.sampled_from(sorted(STEPS)), st.integers(1, 3), st.sampled_from([0.0, 0.00015, 0.3, 7.0, 900.0])),

@@ -1,6 +1,6 @@
 -- How a run went: what was answered when, and after how long. Times are microseconds of the epoch.
--- An answer that started a job is in progress, unless its execution, or that of its group, was found later: then, as
--- with every other answer, the history has it (events of states.py: 3 refused, 4 rejected, 5 unknown, 6 crash, 7 claimed).
+-- An answer that started a job is in progress, as long as it holds: as 7, claimed, if its execution, or that of its group,
+-- was found later. The history has every other answer (events of states.py: 3 refused, 4 rejected, 5 unknown, 6 crash).
 
 -- name: span
 SELECT min(sent_at), max(max(sent_at, coalesce(ended_at, 0)))
