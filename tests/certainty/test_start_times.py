@@ -85,7 +85,7 @@ def test_where_the_evidence_is_thin_there_is_no_narrow_window(why: str) -> None:
     assert StartTimes(*seen(sent, start_of)).bounds(asked) is None
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(
     st.randoms(use_true_random=False),
     st.sampled_from([0.0, 1e-4, -1e-4, 5e-4]),

@@ -58,6 +58,7 @@ class Rows:
 
     def __init__(self, dispatch: Dispatch) -> None:
         self.rows: list[LedgerRow] = []
+        self._news = dispatch._news
         self._task = asyncio.create_task(self._take(dispatch))
 
     async def _take(self, dispatch: Dispatch) -> None:
@@ -66,13 +67,8 @@ class Rows:
             dispatch.ended(outcome(row))
 
     async def new(self) -> list[str]:
-        before, seen = -1, 0
-        while seen != before or seen == 0:  # until nothing comes any more, or the rows have ended
-            before = seen
-            await asyncio.wait({self._task}, timeout=0.05)
-            seen = len(self.rows)
-            if self._task.done() or (before == seen == 0):
-                break
+        while not self._task.done() and (self._news.is_set() or not self._news._waiters):
+            await asyncio.sleep(0)  # until it waits for news, or the rows have ended
         if self._task.done():
             self._task.result()
         keys, self.rows = [row.key for row in self.rows], []

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -88,18 +88,27 @@ async def test_every_commit_is_synced_to_a_write_ahead_log(sqlite: SqliteLedger)
 
 async def test_concurrent_writes_share_commits(sqlite: SqliteLedger) -> None:
     statements: list[str] = []
-    async with planned(sqlite, 640) as run:
+    async with planned(sqlite, 641) as run:
         await sqlite.desk.writer.call(lambda: sqlite.desk.storage.writing().set_trace_callback(statements.append))
+        await run.intend(641, 1, 1.0)
+        of_a_commit = len(statements)
+        statements.clear()
 
-        async def caller(first: int) -> None:
-            for number in range(first, first + 10):
-                await run.intend(number, 1, 1.0)
-                await run.started(number, 1, f"x{number}")
+        async def together(writes: Callable[[], list[Awaitable[None]]]) -> None:
+            """Keep the writer busy until all of them have been asked for."""
+            all_there = threading.Event()
+            busy = asyncio.ensure_future(sqlite.desk.writer.call(all_there.wait))
+            asked = writes()
+            all_there.set()
+            await asyncio.gather(busy, *asked)
 
-        await asyncio.gather(*(caller(first) for first in range(1, 640, 10)))
-        commits = sum(statement.startswith("INSERT INTO attempts") for statement in statements)
+        for first in range(1, 11):
+            numbers = range(first, 641, 10)
+            await together(lambda: [run.intend(number, 1, 1.0) for number in numbers])  # noqa: B023
+            await together(lambda: [run.started(number, 1, f"x{number}") for number in numbers])  # noqa: B023
+        of_all = len(statements)
         assert (await run.counts())[RowState.STARTED] == 640
-    assert 20 <= commits <= 200  # for 1,280 writes, at least 20 of them behind one another
+    assert of_all == 20 * of_a_commit  # for 1,280 writes
 
 
 async def test_a_write_is_in_the_file_when_its_await_returns(sqlite: Ledger, path: Path) -> None:
