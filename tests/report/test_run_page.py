@@ -23,7 +23,7 @@ from tests.browser import Watched, chromium, processor_time, tab
 from tests.report.nights import Written, real_night
 
 page_of = partial(run_page, command=partial(command, ledger=None))
-ROWS = 50_000
+ROWS = 20_000
 HOSTILE = "<script>window.hit=1</script>\"'><img src=x onerror=window.hit=1></script>\u202egpj.exe\u200f"
 
 
@@ -160,7 +160,7 @@ async def test_paper_gets_the_rows_that_are_found_and_no_controls(large: Path) -
         await page.emulate_media(media="print")
         await page.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert await page.locator("#rows tbody tr").count() == 500
-        assert await page.inner_text("#printed") == "500 of 50,000 jobs are printed. The page itself has them all."
+        assert await page.inner_text("#printed") == "500 of 20,000 jobs are printed. The page itself has them all."
         assert await page.is_visible("#printed")
         assert await page.locator(".control:visible").count() == 0
         assert await page.evaluate("getComputedStyle(document.body).colorScheme") == "light"
@@ -173,24 +173,24 @@ async def test_paper_gets_the_rows_that_are_found_and_no_controls(large: Path) -
 # The table
 
 
-async def test_fifty_thousand_rows_are_filtered_sorted_and_turned_by_mouse(large: Path) -> None:
+async def test_twenty_thousand_rows_are_filtered_sorted_and_turned_by_mouse(large: Path) -> None:
     async with chromium() as browser, tab(browser) as page:
         await shown(page, large)
-        assert await processor_time(page) < 5
-        assert await page.inner_text("#count") == "Jobs 1 to 50 of 50,000"
+        assert await processor_time(page) < 2
+        assert await page.inner_text("#count") == "Jobs 1 to 50 of 20,000"
         await page.click("#next")
         assert (await cells(page, 1))[0] == "51"
         for _ in range(2):  # the second time from where it leads to
             await page.evaluate("scrollTo(0, 0)")
             await page.click(".verdict a:has-text('rejected')")
             await expect(page.locator("#jobs-title")).to_be_in_viewport()
-            await expect(page.locator("#count")).to_have_text("Jobs 1 to 40 of 40 (of 50,000)")
+            await expect(page.locator("#count")).to_have_text("Jobs 1 to 16 of 16 (of 20,000)")
         await page.select_option("#state", "")
         await page.select_option("#result", "failed")
-        assert await page.inner_text("#count") == "Jobs 1 to 50 of 200 (of 50,000)"
+        assert await page.inner_text("#count") == "Jobs 1 to 50 of 80 (of 20,000)"
         await page.select_option("#result", "")
-        await page.fill("#text", "branch/04999")
-        assert await page.inner_text("#count") == "Jobs 1 to 10 of 10 (of 50,000)"
+        await page.fill("#text", "branch/01999")
+        assert await page.inner_text("#count") == "Jobs 1 to 10 of 10 (of 20,000)"
         await page.click("#clear")
         await page.click("th[data-column=took] button")
         await page.click("th[data-column=took] button")
@@ -203,7 +203,7 @@ async def test_fifty_thousand_rows_are_filtered_sorted_and_turned_by_mouse(large
         page.was_quiet()
 
 
-async def test_filtering_fifty_thousand_rows_takes_less_than_a_tenth_of_a_second(large: Path) -> None:
+async def test_filtering_twenty_thousand_rows_takes_less_than_a_25th_of_a_second(large: Path) -> None:
     """In time of a processor, as the machine is shared; the first search also prepares the texts."""
     typed = """text => { const field = document.getElementById("text"); field.value = text;
         field.dispatchEvent(new Event("input")); }"""
@@ -213,7 +213,7 @@ async def test_filtering_fifty_thousand_rows_takes_less_than_a_tenth_of_a_second
         for text in ("b", "branch/01", "validation", "no such text", "branch"):
             await page.evaluate(typed, text)
             times.append(await processor_time(page))
-        assert min(end - begin for begin, end in pairwise(times)) < 0.1
+        assert min(end - begin for begin, end in pairwise(times)) < 0.04
 
 
 async def test_the_keyboard_sorts_filters_opens_and_turns(small: Path) -> None:
