@@ -23,7 +23,7 @@ def activity(rows: Rows, history: History, stretches: int) -> Activity:
     if not times:
         return NO_ACTIVITY
     began, ended = min(sent for sent, _ in times), max(known for _, known in times)
-    width = to_micros(stretch_width(ended - began, stretches))
+    width = to_micros(stretch_width(to_seconds(to_micros(ended) - to_micros(began)), stretches))
     answers = Counter((to_micros(at) // width, event, code) for _, at, event, code in _answers(rows, history))
     counted = sorted(answers.items(), key=lambda answer: (*answer[0][:2], answer[0][2] or ""))
     return Activity(
