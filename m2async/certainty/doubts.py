@@ -165,11 +165,11 @@ class Doubts(Generic[T]):
     async def _decide(self, application_id: str, due: Sequence[_Parked[T]]) -> None:
         """Look for the jobs of one application; what cannot be told yet is set aside once more.
 
-        Those that were looked for before, and wait for their next look, may be told together with the others.
+        Those that wait, for their first look or another one, may be told together with the others.
         """
         found = Reconciled({}, [], may_change=True)
         settled_before = self._clock() - self._settle
-        waiting = [each for each in self._parked if each.looks and each.application_id == application_id]
+        waiting = [each for each in self._parked if each.application_id == application_id]
         wanted = [each.number for each in (*due, *waiting)]
         try:
             of = self._application(application_id)

@@ -246,3 +246,15 @@ async def test_jobs_that_become_due_at_different_moments_are_told_together_and_w
         ] * 2
         await write_decision(run, 2, 1, both)
         assert await run.page() == rows
+
+
+async def test_jobs_whose_attempts_have_settled_are_told_together_though_one_is_not_due_yet() -> None:
+    async with open_ledger("memory:") as ledger, planned(ledger, 2) as run:
+        await in_doubt(run, 2)
+        told, service = Told(), Service("e-1", "e-2")
+        looking = doubts(service, ledger, run, told, looks=3)
+        looking.park("one", APPLICATION, 1)
+        looking.park("two", APPLICATION, 2, ended_at=steady_time() + 1.0)  # it was set aside a while after its end
+        await looking.decide_all()
+    assert {type(decision) for decision in told.decisions.values()} == {StartedTogether}
+    assert (len(told.decisions), service.lists) == (2, 1)
