@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 
 class Pause:
@@ -42,4 +43,7 @@ class Pause:
 
 
 def _now() -> float:
-    return asyncio.get_running_loop().time()
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:  # where a loop is yet to run: by the clock that loops have
+        return monotonic()

@@ -483,6 +483,23 @@ async def test_a_paused_submitter_can_be_stopped() -> None:
     assert client.calls == []
 
 
+def test_a_submitter_can_be_paused_before_a_loop_runs() -> None:
+    client = FakeClient(lambda n: f"e-{n}")
+    submitter = Submitter(client)
+    submitter.pause()
+
+    async def unpaused() -> None:
+        async with submitter:
+            waiting = asyncio.ensure_future(submitter.submit(request()))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert client.calls == []
+            submitter.unpause()
+            assert (await waiting).state == "started"
+
+    asyncio.run(unpaused())
+
+
 @in_virtual_time
 async def test_no_patience_runs_out_in_a_pause() -> None:
     client = stopped(2)
