@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar, cast
@@ -194,12 +194,20 @@ class Doubts(Generic[T]):
                 self._park(parked)
             else:
                 decided.append((parked.job, decision))
-        for parked in waiting:
-            decision = found.decisions.get(parked.number, _NOTHING_KNOWN)
-            if not isinstance(decision, Ambiguous) and parked in self._parked:
-                self._parked.remove(parked)
-                decided.append((parked.job, decision))
+        decided += self._told_early(waiting, found.decisions)
         await self._decided(decided)
+
+    def _told_early(self, waiting: Iterable[_Parked[T]], decisions: Mapping[int, Decision]) -> list[tuple[T, Decision]]:
+        """Take out those that wait, unless they were taken back meanwhile, of which is known what became of them."""
+        told = {
+            each: decision
+            for each in waiting
+            if not isinstance(decision := decisions.get(each.number, _NOTHING_KNOWN), Ambiguous)
+        }
+        still_here = [each for each in self._parked if each in told]
+        if still_here:
+            self._parked = deque(each for each in self._parked if each not in told)
+        return [(each.job, told[each]) for each in still_here]
 
     def _application(self, application_id: str) -> ApplicationOfRun:
         of = self._learning
