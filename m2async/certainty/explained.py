@@ -6,7 +6,7 @@ Another ledger or another program may start the same jobs, or this ledger may be
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Hashable, Iterable, Iterator, Sequence, Set
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from heapq import heappop, heappush
 from math import inf
@@ -16,6 +16,9 @@ from m2async.certainty.adopt import Attempt, ListedExecution, Margins
 from m2async.certainty.calibration import ANY_TIME, Calibration
 from m2async.ledger import ForeignExecution
 from m2async.service import Job
+
+_SHOWN = 100
+"""Executions of a job that are shown as what a row may be, where they may be any row's."""
 
 
 def not_explained(
@@ -81,19 +84,19 @@ class OutOfTime:
         self._seen: dict[str, ListedExecution] = {}
         self._looks = 0
         self._listed: dict[str, int] = {}  # at which look it was listed first, of each that nothing has claimed
-        self._opened: dict[Hashable, int] = {}  # at which look they were seen first, of all whose attempts are open
+        self._opened: dict[Hashable, int] = {}  # at which look they were seen first, of all attempts that are open
 
     @property
     def ids(self) -> Set[str]:
         """Give the ids of all that was listed and that nothing has claimed."""
         return self._listed.keys()
 
-    def by_job(self) -> dict[Hashable, list[str]]:
-        """Give their ids by the jobs that they are of."""
+    def by_job(self) -> dict[Hashable, tuple[str, ...]]:
+        """Give their ids by the jobs that they are of: of each job the first hundred."""
         found = defaultdict[Hashable, list[str]](list)
         for id_, execution in self._seen.items():
             found[execution.job].append(id_)
-        return dict(found)
+        return {job: tuple(ids[:_SHOWN]) for job, ids in found.items()}
 
     def look(
         self,
@@ -102,15 +105,20 @@ class OutOfTime:
         calibration: Calibration,
         *,
         explained: Set[str],
+        last: Mapping[Hashable, int],
     ) -> None:
-        """Take note of those that a list shows, and forget those that are explained, or are within a window now."""
+        """Take note of those that a list shows, and forget those that are explained, or are within a window now.
+
+        `last` is the number of the last attempt of each row: what was listed before that is not of a row sent again.
+        """
         self._looks += 1
-        self._opened = {attempt.id: self._opened.get(attempt.id, self._looks) for attempt in attempts}
+        opened = {each.id: (each.id, last.get(each.id)) for each in attempts}
+        self._opened = {attempt: self._opened.get(attempt, self._looks) for attempt in opened.values()}
         for execution in executions:
             self._listed.setdefault(execution.execution_id, self._looks)
         margins = calibration.margins
         found = {each.execution_id for each in _not_explained_as_listed(executions, attempts, calibration, margins)}
-        found |= self._listed_before(executions, attempts, calibration)
+        found |= self._listed_before(executions, attempts, calibration, opened)
         shown = {execution.execution_id: execution for execution in executions}
         kept = {id_: each for id_, each in self._seen.items() if id_ not in shown}
         kept |= {id_: each for id_, each in shown.items() if id_ in found}
@@ -118,12 +126,16 @@ class OutOfTime:
         self._listed = {id_: look for id_, look in self._listed.items() if id_ not in explained}
 
     def _listed_before(
-        self, executions: Iterable[ListedExecution], attempts: Iterable[Attempt[Any]], calibration: Calibration
+        self,
+        executions: Iterable[ListedExecution],
+        attempts: Iterable[Attempt[Any]],
+        calibration: Calibration,
+        opened: Mapping[Hashable, Hashable],
     ) -> set[str]:
         """Give those that were listed before any of the attempts was open in whose windows they are."""
         spans_of: dict[tuple[str, Hashable], list[tuple[float, float, int]]] = defaultdict(list)
         for attempt in attempts:
-            span = *calibration.margins.window(attempt), self._opened[attempt.id]
+            span = *calibration.margins.window(attempt), self._opened[opened[attempt.id]]
             spans_of[attempt.application_id, _as_listed(attempt.job, calibration)].append(span)
         listed_of: dict[tuple[str, Hashable], list[ListedExecution]] = defaultdict(list)
         for execution in sorted(executions, key=lambda each: each.start_time):
@@ -131,8 +143,8 @@ class OutOfTime:
         return {
             execution.execution_id
             for of, listed in listed_of.items()
-            for execution, opened in zip(listed, _first_open(listed, sorted(spans_of[of])), strict=True)
-            if opened > self._listed[execution.execution_id]
+            for execution, first in zip(listed, _first_open(listed, sorted(spans_of[of])), strict=True)
+            if first > self._listed[execution.execution_id]
         }
 
 

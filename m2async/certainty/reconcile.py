@@ -140,7 +140,7 @@ def _left_open(decision: Decision, others: Sequence[str] = ()) -> Ambiguous:
         case Ambiguous() if decision.candidates:
             return decision
         case NotStarted() | Ambiguous():
-            return Ambiguous(tuple(others), surely_started=False)
+            return Ambiguous(others, surely_started=False)
         case Adopted() | StartedTogether():
             return Ambiguous(decision.execution_ids, surely_started=False)
 
@@ -338,7 +338,7 @@ class _View:
         at_any_time = [self._at_any_time(attempt) for attempt in attempts]
         foreign = foreign_among(listed, at_any_time, self.calibration, or_later=True)
         explained = explained | {each.execution_id for each in foreign}
-        self._of.out_of_time.look(listed, attempts, self.calibration, explained=explained)
+        self._of.out_of_time.look(listed, attempts, self.calibration, explained=explained, last=dict(self._attempt_of))
         return foreign
 
     def _at_any_time(self, attempt: Attempt[RowId]) -> Attempt[RowId]:

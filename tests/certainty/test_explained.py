@@ -64,10 +64,19 @@ def test_what_was_listed_before_an_attempt_was_sent_is_out_of_its_time_though_an
     seen, out_of_time = [listed(30)[0]], OutOfTime()
     kinds = frozenset({ScriptJob})
     first, second = attempt(1, 3), replace(attempt(29, 31), id="another row")
-    out_of_time.look(seen, [first], Calibration(Margins(uncertainty=45), 0.0, 1, 0, kinds), explained=set())
+    out_of_time.look(seen, [first], Calibration(Margins(uncertainty=45), 0.0, 1, 0, kinds), explained=set(), last={})
     assert out_of_time.by_job() == {}
-    out_of_time.look(seen, [first, second], Calibration(EXACT, 0.0, 0, 0, kinds), explained=set())
-    assert out_of_time.by_job() == {ScriptJob("A"): [seen[0].execution_id]}
+    out_of_time.look(seen, [first, second], Calibration(EXACT, 0.0, 0, 0, kinds), explained=set(), last={})
+    assert out_of_time.by_job() == {ScriptJob("A"): (seen[0].execution_id,)}
+
+
+def test_what_was_listed_before_a_row_was_sent_again_is_not_of_its_new_attempt() -> None:
+    seen, out_of_time = [listed(30)[0]], OutOfTime()
+    calibration = Calibration(EXACT, 0.0, 0, 0, frozenset({ScriptJob}))
+    out_of_time.look(seen, [attempt(1, 3), attempt(29, 31)], calibration, explained=set(), last={"row": 1})
+    assert out_of_time.by_job() == {}
+    out_of_time.look(seen, [attempt(29, 31)], calibration, explained=set(), last={"row": 2})
+    assert out_of_time.by_job() == {ScriptJob("A"): (seen[0].execution_id,)}
 
 
 def test_a_look_at_many_costs_as_much_each_as_one_at_few() -> None:
@@ -80,7 +89,7 @@ def test_a_look_at_many_costs_as_much_each_as_one_at_few() -> None:
         def look() -> None:
             out_of_time = OutOfTime()
             for shown in (count // 3, count // 2, count):
-                out_of_time.look(executions[:shown], attempts[:shown], calibration, explained=set())
+                out_of_time.look(executions[:shown], attempts[:shown], calibration, explained=set(), last={})
             assert out_of_time.by_job() == {}
 
         return look
