@@ -55,8 +55,8 @@ class Lane:
 
     def left_until(self, now: float) -> float:
         """Say until when it waits, at most, for what an earlier process left in doubt; now if for nothing of it."""
-        if self._doubts and not self._holds:
-            return now if self.share_lost else math.inf  # in doubt since are those whose answer was lost here
+        if self._doubts and not self.share_lost:  # else they may be of this process
+            return math.inf
         return max(now, *self._holds.values()) if self._holds else now
 
     def opens_at(self, now: float, apart: float | None, *, reserved: int = 0) -> float:

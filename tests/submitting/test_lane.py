@@ -158,3 +158,14 @@ def test_no_job_that_is_sent_in_its_turn_touches_the_window_of_one_whose_answer_
     for job in doubts:
         one.decided(job)
     assert one.opens_at(now, apart) <= now
+
+
+def test_it_is_known_until_when_a_name_waits_only_where_time_alone_ends_it() -> None:
+    one = lane()
+    assert one.left_until(0.0) == 0.0
+    one.hold("held", 12.0)
+    assert [one.left_until(now) for now in (0.0, 20.0)] == [12.0, 20.0]
+    one.look_for("in doubt")
+    assert one.left_until(0.0) == math.inf
+    one.decided("in doubt")
+    assert one.left_until(0.0) == 12.0
