@@ -108,11 +108,11 @@ async def test_what_waits_for_a_job_that_was_left_in_doubt_is_said_and_shown(
         await run.plan((f"row-{number}", request) for number in range(3))
         await run.belong_to(destination)
         await run.intend(1, 1, steady_time())  # and there the process is killed
-    code, written = await on_terminal("resume", "night", "--settle", "1", "--ledger", ledger, url=endpoint.url)
-    assert code == 0
+    resume = ("resume", "night", "--settle", "60", "--ledger", ledger)
+    code, written = await on_terminal(*resume, url=endpoint.url, once="waiting for one in doubt")
+    assert code == 130
     assert too_wide(written, 80) == []
     said = "m2async: jobs named POSTTRAN wait for an earlier one in doubt"
     assert len(re.findall(rf"{said}(, \d+ s at most)?\n", plain(written))) == 1
     [drawn, *_] = [line for line in re.split(r"[\r\n]|\x1b\[2K", written) if "waiting for one in doubt" in line]
     assert re.search(r"━ 0/3 .*[12] waiting for one in doubt", plain(drawn)), drawn
-    assert "3 of 3 jobs started" in plain(written)
