@@ -391,7 +391,11 @@ class KilledProbe(KilledLater):
             for summary in await ledger.runs():
                 doubts = summary.counts[RowState.INTENT] + summary.counts[RowState.UNKNOWN]
                 view = await ledger.run(summary.info.name)
-                own = [row.execution_id or "" async for row in view.rows(RowState.STARTED)]
+                own = [
+                    execution_id
+                    async for row in view.rows(RowState.STARTED)
+                    for execution_id in ([row.execution_id] if row.execution_id else row.candidates)
+                ]
                 open_ones = [each async for each in view.all_executions() if not each.ended]
                 if doubts or any(each.status != "Cancelling" for each in open_ones):
                     left.append(summary.info.name)
