@@ -5,34 +5,21 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from m2async import M2Client, ScriptJob, StartBatchJob, Tracker
+from m2async import M2Client, ScriptJob, StartBatchJob
 from m2async.certainty import ApplicationOfRun, Margins
 from m2async.events import Events
 from m2async.following.others import OthersExecutions
-from m2async.ledger import Ledger, RowState, Run, destination_of, open_ledger
+from m2async.ledger import Ledger, RowState, Run, destination_of
+from tests.following.test_tracker import ledger, tracker
 from tests.ledger.samples import APPLICATION
 from tests.simulated import Simulation, definitions, planned
 
-
-@pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
-    async with open_ledger(tmp_path / "ledger.db") as ledger:
-        yield ledger
-
-
-def tracker(client: M2Client, ledger: Ledger, simulation: Simulation, **settings: Any) -> Tracker:
-    return Tracker(
-        client,
-        ledger,
-        "night",
-        **{"rate": 10_000, "burst": 10_000, "sleep": simulation.sleep, "clock": simulation.clock, **settings},
-    )
+__all__ = ["ledger"]
 
 
 async def belongs(run: Run, client: M2Client) -> None:

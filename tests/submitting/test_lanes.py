@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +67,6 @@ class Losing:
 
 def closed() -> CallError:
     return ConnectionLostError("lost", ended_by_service=True)
-
-
-@pytest.fixture
-async def endpoint() -> AsyncIterator[LocalEndpoint]:
-    async with LocalEndpoint(seed=1) as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-async def client(endpoint: LocalEndpoint) -> AsyncIterator[M2Client]:
-    async with M2Client(**endpoint.client_settings()) as client:
-        yield client
 
 
 async def started(endpoint: LocalEndpoint) -> Counter[str]:
