@@ -58,6 +58,15 @@ def test_an_unknown_quota_is_found(rate: float, latency: float, seed: int) -> No
     assert result.throttled() <= 0.02
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("burst", [10, 40])
+def test_a_quota_of_40_a_second_is_told_within_a_tenth_after_200_calls(burst: float, seed: int) -> None:
+    result = simulate(Scenario(40, burst, 0.02, 16, seconds=(200 - burst) / 40, seed=seed), AdaptiveRate)
+    found = result.senders[0].law.found_rate
+    assert found is not None
+    assert 36 <= found <= 44
+
+
 @pytest.mark.parametrize("rate", [50, 200, 1000])
 def test_answers_after_2_seconds_are_coped_with(rate: int) -> None:
     """What is sent in 2 s before the first throttle is known is lost: docs/pacing.md says why that cannot be helped."""
