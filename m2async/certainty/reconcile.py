@@ -30,7 +30,7 @@ from m2async.certainty.adopt import (
 from m2async.certainty.application import ApplicationOfRun, RowId, TellsClock, attempt_of
 from m2async.certainty.calibration import ANY_TIME, Calibration, calibrate
 from m2async.certainty.explained import as_foreign, foreign_among
-from m2async.certainty.start_times import StartTimes, as_window, closer_window, prompt_window, seen_outside
+from m2async.certainty.start_times import StartTimes, as_window, closer_window, likely_window, seen_outside
 from m2async.clock import ClockOffset
 from m2async.ledger import AnsweredAttempt, ForeignExecution, OpenAttempt
 from m2async.service import BatchJobExecution
@@ -159,7 +159,7 @@ class _View:
         self._attempt_of: dict[RowId, int] = {}  # the last attempt in doubt of each row
         self._start_times = StartTimes((), {})
         self._closer: dict[Attempt[RowId], Attempt[RowId]] = {}  # with windows that are narrower
-        self._prompt: dict[Attempt[RowId], Attempt[RowId]] = {}  # as if they had started their jobs as soon as others
+        self._likely: dict[Attempt[RowId], Attempt[RowId]] = {}  # of others, as if they had started as soon as most do
         self.former: set[RowId] = set()  # whose attempts were sent before the run was opened
         self.is_unsettled: bool = False  # whether attempts are under way or too young, or witnesses are to come
         self.anywhere: bool = False  # whether start times may be off by as much as they like
@@ -271,10 +271,10 @@ class _View:
             self._of.precision.refute()
             found |= {row: _left_open(found[row]) for row in otherwise}
             return
-        # Seen within the wide window of one that has a narrow one, and neither in such a narrow one nor where one that
-        # was given up would have started promptly: it may be either's.
-        prompt = [self._prompt[attempt] for attempt in attempts if attempt in self._prompt]
-        unsure = seen_outside([*(pair for pair in pairs if pair[1]), *((each, None) for each in prompt)], unclaimed)
+        # Seen within the wide window of one that has a narrow one, and neither in such a narrow one nor where one
+        # without would have started as soon as others do: it may be either's.
+        likely = [self._likely[attempt] for attempt in attempts if attempt in self._likely]
+        unsure = seen_outside([*(pair for pair in pairs if pair[1]), *((each, None) for each in likely)], unclaimed)
         ambiguous = {row: decision for row, decision in found.items() if isinstance(decision, Ambiguous)}
         for row, decision in ambiguous.items():
             closely = decided[row]
@@ -402,14 +402,17 @@ class _View:
         self._of.precision.keep(opened)
         self._attempt_of = {(attempt.run_id, attempt.number): attempt.attempt for attempt in opened}
         attempts = [attempt_of(attempt, in_doubt=is_in_doubt(attempt)) for attempt in opened]
-        self._closer, self._prompt = {}, {}
+        self._closer, self._likely = {}, {}
+        precision, start_times = self._of.precision, self._start_times
         for attempt, of in zip(attempts, opened, strict=True):
-            bounds = self._of.precision.of_attempt(of, self._start_times)
+            bounds = precision.of_attempt(of, start_times)
             self.is_unsettled |= bounds is None and self._is_to_be_witnessed(of)
-            for find, found in ((closer_window, self._closer), (prompt_window, self._prompt)):
-                narrower = find(attempt, of, bounds, self.calibration)
-                if narrower is not None:
-                    found[attempt] = narrower
+            closer = closer_window(attempt, of, bounds, self.calibration)
+            likely = likely_window(attempt, of, precision.likely_of(of, start_times), self.calibration)
+            if closer is not None:
+                self._closer[attempt] = closer
+            elif likely is not None:
+                self._likely[attempt] = likely
         self.former = {(attempt.run_id, attempt.number) for attempt in opened if attempt.is_former}
         return attempts
 

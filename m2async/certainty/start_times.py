@@ -105,12 +105,17 @@ class Precision:
         Of one that the client gave up, that is as of the time when it was sent.
         """
         attempt = opened.run_id, opened.number, opened.attempt
-        bounds, times = self._of_attempts.get(attempt), opened.uptimes
-        if bounds is None and times is not None and times.ended is not None:
-            bounds = start_times.bounds(times if opened.ended_by_service else times._replace(ended=times.sent))
+        bounds, times = self._of_attempts.get(attempt), _known_times(opened)
+        if bounds is None and times is not None:
+            bounds = start_times.bounds(times)
             if bounds is not None:
                 self._of_attempts[attempt] = bounds
         return bounds
+
+    def likely_of(self, opened: OpenAttempt, start_times: StartTimes) -> StartBounds | None:
+        """Say how far the start time of an attempt is off, if it is as off as others' on one side of it."""
+        times = _known_times(opened)
+        return None if times is None else self.of_attempt(opened, start_times) or start_times.likely(times)
 
     def keep(self, opened: Iterable[OpenAttempt]) -> None:
         """Forget what was known of other attempts than these."""
@@ -146,6 +151,13 @@ class StartTimes:
 
     def bounds(self, uptimes: Uptimes) -> StartBounds | None:
         """Say how far the start time of an attempt can be off; None where that is not known well enough."""
+        return self._around(uptimes, on_both_sides=True)
+
+    def likely(self, uptimes: Uptimes) -> StartBounds | None:
+        """Say the same as far as witnesses on one side of the attempt tell: those on the other may be missing yet."""
+        return self._around(uptimes, on_both_sides=False)
+
+    def _around(self, uptimes: Uptimes, *, on_both_sides: bool) -> StartBounds | None:
         witnesses = self._witnesses.get(uptimes.boot, [])
         if uptimes.ended is None or len(witnesses) < ENOUGH:
             return None
@@ -153,7 +165,9 @@ class StartTimes:
         place = bisect_left(witnesses, (last,))
         before = [each for each in witnesses[max(0, place - 2 * _AROUND) : place] if each.ended <= first]
         behind = witnesses[place : place + _AROUND]
-        if not before or not behind or before[-1].sent < first - _NEAR or behind[0].sent > last + _NEAR:
+        has_before = bool(before) and before[-1].sent >= first - _NEAR
+        has_behind = bool(behind) and behind[0].sent <= last + _NEAR
+        if not (has_before and has_behind if on_both_sides else has_before or has_behind):
             return None
         near = [
             each for each in witnesses[max(0, place - 2 * _AROUND) : place + _AROUND] if last - each.sent < 5 * _NEAR
@@ -205,23 +219,22 @@ def closer_window(
     Only of an attempt that the service ended itself: any other may start its job later. Start times are taken as
     corrected by the calibration.
     """
-    times = opened.uptimes
-    if bounds is None or times is None or times.ended is None or not opened.ended_by_service:
-        return None
-    return _narrower(attempt, bounds.window(times), calibration)
+    return likely_window(attempt, opened, bounds, calibration) if opened.ended_by_service else None
 
 
-def prompt_window(
+def likely_window(
     attempt: Attempt[Id], opened: OpenAttempt, bounds: StartBounds | None, calibration: Calibration
 ) -> Attempt[Id] | None:
-    """Give an attempt that the client gave up as one that started its job as soon as others are, as closer_window does.
+    """Give an attempt as one that started its job as soon as others are, as closer_window does.
 
-    It need not have: such a window says which executions it explains as well as a closer one does.
+    One that the client gave up need not have, and likely bounds need not hold: such a window says which executions it
+    explains as well as a closer one does.
     """
     times = opened.uptimes
-    if bounds is None or times is None or times.ended is None or opened.ended_by_service:
+    if bounds is None or times is None or times.ended is None:
         return None
-    return _narrower(attempt, bounds.prompt_window(times), calibration)
+    window = bounds.window(times) if opened.ended_by_service else bounds.prompt_window(times)
+    return _narrower(attempt, window, calibration)
 
 
 def _narrower(attempt: Attempt[Id], window: tuple[float, float], calibration: Calibration) -> Attempt[Id] | None:
@@ -230,6 +243,14 @@ def _narrower(attempt: Attempt[Id], window: tuple[float, float], calibration: Ca
     earliest, latest = calibration.margins.window(attempt)
     is_narrower = calibration.is_sound and earliest <= first and last <= latest
     return replace(attempt, sent_at=first, ended_at=last) if is_narrower else None
+
+
+def _known_times(opened: OpenAttempt) -> Uptimes | None:
+    """Give when an attempt was sent and ended, for all that it is known to have started until then."""
+    times = opened.uptimes
+    if times is None or times.ended is None:
+        return None
+    return times if opened.ended_by_service else times._replace(ended=times.sent)
 
 
 def as_window(attempt: Attempt[Id], margins: Margins) -> Attempt[Id]:

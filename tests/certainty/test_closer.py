@@ -146,6 +146,41 @@ async def test_a_prompt_start_of_what_the_client_gave_up_is_its_own_and_no_late_
         assert await run.decided(given_up, closed) == [Adopted((f"e-{given_up}",)), NotStarted()]
 
 
+@pytest.mark.parametrize("other_comes", ["first", "last"])
+async def test_one_that_was_not_started_is_told_from_one_with_no_witness_before_or_behind_it(other_comes: str) -> None:
+    """That one has started its job as soon as others do: else a run's first and last doubts would hold all up."""
+    async with night() as run:
+        if other_comes == "first":
+            other = await run.send(0.0, lost=True)
+        for tenth in range(4, 24):
+            await run.send(tenth / 10)
+        one = await run.send(2.4, started=None, lost=True)
+        for tenth in range(28, 40):
+            await run.send(tenth / 10)
+        if other_comes == "last":
+            other = await run.send(4.4, lost=True)
+        assert await run.decided(one, other) == [NotStarted(), Adopted((f"e-{other}",))]
+
+
+@pytest.mark.parametrize("other_comes", ["first", "last"])
+async def test_a_start_later_than_others_is_nobody_s_for_sure_although_one_without_a_witness_may_explain_it(
+    other_comes: str,
+) -> None:
+    async with night() as run:
+        if other_comes == "first":
+            other = await run.send(0.0, started=None, lost=True)
+        for tenth in range(4, 24):
+            await run.send(tenth / 10)
+        late = await run.send(2.4, started=1.0, lost=True)
+        for tenth in range(28, 40):
+            await run.send(tenth / 10)
+        if other_comes == "last":
+            other = await run.send(4.4, started=None, lost=True)
+        for decision in await run.decided(late, other):
+            assert isinstance(decision, Ambiguous)
+            assert list(decision.candidates) == [f"e-{late}"]
+
+
 async def test_another_look_may_see_more_as_long_as_nothing_was_sent_and_answered_after_a_lost_answer() -> None:
     async with night() as run:
         for tenth in range(30):
