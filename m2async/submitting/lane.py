@@ -19,10 +19,13 @@ WIDE = 2 * (CLOCK_TOLERANCE + 1.0)
 
 
 class _Doubt(NamedTuple):
-    """When an attempt whose answer was lost ended, and how long after that it may still start its job."""
+    """When an attempt whose answer was lost ended; whether its window is narrow where start times bound it at all.
+
+    One that an earlier process left has no end: it is waited for until it is decided.
+    """
 
     ended: float
-    late: float
+    is_narrow: bool
 
 
 class Lane:
@@ -30,13 +33,15 @@ class Lane:
 
     Arguments:
         certainty: what is aimed at.
+        late: seconds after its end in which an attempt may start its job, for all that is known of most.
     """
 
-    __slots__ = ("_certainty", "_doubts", "_holds", "_law", "_sent", "_under_way", "reserved")
+    __slots__ = ("_certainty", "_doubts", "_holds", "_law", "_sent", "_under_way", "_wide", "reserved")
 
-    def __init__(self, certainty: Certainty) -> None:
+    def __init__(self, certainty: Certainty, late: float) -> None:
         self.reserved: set[Hashable] = set()  # jobs that were let through and are about to be sent
         self._certainty = certainty
+        self._wide = late + WIDE
         self._law = Law(certainty.target)
         self._under_way: dict[Hashable, float] = {}  # since when, the oldest first
         self._sent: deque[float] = deque()  # since the oldest that is under way
@@ -73,11 +78,14 @@ class Lane:
         if self._certainty.is_exact:
             is_free = not (self._under_way or self._doubts or reserved)
             return max(self._holds.values(), default=now) if is_free else math.inf
-        opens_at = max(self._holds.values(), default=now)
-        for ended, late in self._doubts.values():
-            opens_at = max(opens_at, math.inf if apart is None else ended + late + apart)
+        until = {
+            job: ended + (apart if is_narrow and apart is not None else self._wide)
+            for job, (ended, is_narrow) in self._doubts.items()
+        }
+        opens_at = max([now, *self._holds.values(), *until.values()])
         if opens_at > now:
             return opens_at
+        self._doubts.clear()  # whose windows are over
         if not self._under_way:
             return now if reserved < self._most else math.inf
         oldest = next(iter(self._under_way.values()))
@@ -101,17 +109,14 @@ class Lane:
         """Take note of an answer to a job that is under way."""
         self._law.answered(now - self._under_way.get(job, now))
 
-    def lost(self, job: Hashable, now: float, late: float, apart: float | None) -> None:
-        """Take note that a job's answer is lost; it may start for so many seconds still.
-
-        Where start times bound nothing now, its window stays wide.
-        """
+    def lost(self, job: Hashable, now: float, *, is_narrow: bool) -> None:
+        """Take note that a job's answer is lost; its window is narrow where start times bound it now and later."""
         self._law.lost()
-        self._doubts[job] = _Doubt(math.inf if apart is None else now, late)
+        self._doubts[job] = _Doubt(now, is_narrow)
 
     def look_for(self, job: Hashable) -> None:
         """Take note of a job that an earlier process left in doubt, whatever its window is."""
-        self._doubts[job] = _Doubt(math.inf, 0.0)
+        self._doubts[job] = _Doubt(math.inf, is_narrow=False)
 
     def leave(self, job: Hashable) -> None:
         """Take note that a job is not about to be sent any more, or that its attempt ended."""
@@ -119,9 +124,11 @@ class Lane:
         if self._under_way.pop(job, None) is not None and not self._under_way:
             self._sent.clear()
 
-    def decided(self, job: Hashable) -> None:
-        """Take note that it was decided what became of a job."""
-        self._doubts.pop(job, None)
+    def decided(self, job: Hashable, *, is_known: bool = True) -> None:
+        """Take note that it is known what became of a job, or never will be: then its window counts till it is over."""
+        doubt = self._doubts.get(job)
+        if doubt is not None and (is_known or self._certainty.is_exact or doubt.ended == math.inf):
+            del self._doubts[job]
         self._holds.pop(job, None)
 
     def hold(self, job: Hashable, until: float) -> None:

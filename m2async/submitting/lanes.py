@@ -18,7 +18,7 @@ from m2async.errors import CallError, NotSentError
 from m2async.ledger import LedgerRow
 from m2async.service import StartBatchJob
 from m2async.submitting.intake import Submission
-from m2async.submitting.lane import WIDE, Lane
+from m2async.submitting.lane import Lane
 
 _REMEMBERED = 4_096
 """Names of which the answers are remembered while nothing of them is under way."""
@@ -125,8 +125,8 @@ class Lanes:
         lane = self._lane_of(job.to_send).lane
         if error is not None and error.may_have_started:
             if self._settle is not None:
-                late = 0.0 if error.ended_by_service else self._settle + WIDE
-                lane.lost(job, _now(), late, self._apart(job.to_send.application_id))
+                bounds_it = error.ended_by_service and self._apart(job.to_send.application_id) is not None
+                lane.lost(job, _now(), is_narrow=bounds_it)
         elif not isinstance(error, NotSentError):
             lane.answered(job, _now())
 
@@ -148,11 +148,14 @@ class Lanes:
         if not self._certainty.is_fast:
             self._lane_of(job.to_send).lane.look_for(job)
 
-    def decided(self, job: Submission, *, goes_again: bool) -> None:
-        """Take note that it is decided what became of a job in doubt; one that `goes_again` may have to go first."""
+    def decided(self, job: Submission, *, goes_again: bool, is_known: bool = True) -> None:
+        """Take note that it is decided what became of a job in doubt, or that this will never be known.
+
+        One that `goes_again` may have to go first.
+        """
         waiting = None if self._certainty.is_fast else self._lanes.get(_name_of(job.to_send))
         if waiting is not None:
-            waiting.lane.decided(job)
+            waiting.lane.decided(job, is_known=is_known)
             waiting.lane.decided(None if job.row is None else job.row.number)
             if goes_again and self._certainty.is_exact:
                 waiting.lane.reserved.add(job)
@@ -177,7 +180,7 @@ class Lanes:
         name = _name_of(request)
         waiting = self._lanes.get(name)
         if waiting is None:
-            waiting = self._lanes[name] = _WaitingLane(request, Lane(self._certainty))
+            waiting = self._lanes[name] = _WaitingLane(request, Lane(self._certainty, self._settle or 0.0))
         return waiting
 
     def _opens(self, waiting: _WaitingLane) -> bool:

@@ -417,7 +417,8 @@ class Submitter(WatchedSubmitter):
             self._end.stop(failure)
             self._interrupted(job)
             return
-        self._lanes.decided(job, goes_again=isinstance(decision, NotStarted))
+        is_known = not isinstance(decision, Ambiguous)
+        self._lanes.decided(job, goes_again=isinstance(decision, NotStarted), is_known=is_known)
         match decision:
             case Adopted() | StartedTogether():
                 self._end_job(job, self._endings.found(job, decision))

@@ -326,7 +326,7 @@ async def _play(
                 doubts.pop(number)
                 looks[number] = 0
             if row.state is not RowState.UNKNOWN or looks[number] == 4:
-                law.lane.decided(number)
+                law.lane.decided(number, is_known=row.state is not RowState.UNKNOWN)
             if isinstance(decision, NotStarted):
                 audit.sent_again += 1
                 if sends[number] <= RESENDS:
@@ -342,7 +342,7 @@ class UnderLaw:
     def __init__(self, world: World, *, is_obeyed: bool) -> None:
         self.world = world
         self.is_obeyed = is_obeyed
-        self.lane = Lane(Certainty())
+        self.lane = Lane(Certainty(), SETTLE)
         self.precision = Precision()
         self.recent: deque[int] = deque(maxlen=4)
         self.out_of_time = OutOfTime()
@@ -368,8 +368,7 @@ class UnderLaw:
     async def ended(self, number: int, client: Client, of: ApplicationOfRun, *, is_lost: bool) -> None:
         """Take note of an answer or of none; learn of start times where they are not known."""
         if is_lost:
-            bounds = self.precision.bounds
-            self.lane.lost(number, self.world.uptime(), 0.0, None if bounds is None else bounds.apart)
+            self.lane.lost(number, self.world.uptime(), is_narrow=self.precision.bounds is not None)
         else:
             self.lane.answered(number, self.world.uptime())
             self.recent.append(number)

@@ -7,20 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2async.certainty.law import Certainty
-from m2async.submitting.lane import Lane
+from m2async.submitting.lane import WIDE, Lane
 
 APART = 0.2
+LATE = 5.0
 
 
 def lane(target: float = 0.001) -> Lane:
-    return Lane(Certainty(target))
+    return Lane(Certainty(target), LATE)
 
 
 def careful_after_a_loss() -> Lane:
     """One that has lost an answer, which is decided."""
     one = lane()
     one.send("lost", 0.0)
-    one.lost("lost", 0.1, 0.0, APART)
+    one.lost("lost", 0.1, is_narrow=True)
     one.leave("lost")
     one.decided("lost")
     return one
@@ -36,24 +37,40 @@ def test_while_none_is_lost_nothing_waits() -> None:
 def test_after_a_loss_a_name_waits_until_the_window_is_over_and_not_until_it_is_decided() -> None:
     one = lane()
     one.send("a", 1.0)
-    one.lost("a", 2.0, 0.0, APART)
+    one.lost("a", 2.0, is_narrow=True)
     one.leave("a")
     assert one.opens_at(2.1, APART) == pytest.approx(2.2)
     assert one.opens_at(2.3, APART) <= 2.3
-    # Where the client gave up, it may start as late as the settling delay; where nothing bounds start times, whenever.
+
+
+@pytest.mark.parametrize("apart", [APART, None])
+def test_where_start_times_do_not_bound_it_the_window_by_the_clocks_is_waited_for(apart: float | None) -> None:
+    one = lane()
+    one.send("a", 3.0)
+    one.lost("a", 6.0, is_narrow=False)  # as the client gave up, or little was known then
+    one.leave("a")
+    assert one.opens_at(6.0, apart) == 6.0 + LATE + WIDE
     one.send("b", 3.0)
-    one.lost("b", 6.0, 5.0, APART)
+    one.lost("b", 6.5, is_narrow=True)
     one.leave("b")
-    assert one.opens_at(6.0, APART) == pytest.approx(11.2)
-    assert one.opens_at(60.0, None) == math.inf
-    one.send("c", 12.0)
-    one.lost("c", 12.1, 0.0, None)
-    one.leave("c")
-    assert one.opens_at(60.0, APART) == math.inf  # also where more is known later
-    one.decided("c")
+    assert one.opens_at(6.5, None) == 6.5 + LATE + WIDE  # of which nothing is known any more
     one.decided("b")
     one.decided("a")
-    assert one.opens_at(6.0, None) <= 6.0
+    assert one.opens_at(7.0, apart) <= 7.0
+
+
+def test_what_will_never_be_known_is_waited_for_until_its_window_is_over() -> None:
+    one = lane()
+    one.send("a", 1.0)
+    one.lost("a", 2.0, is_narrow=False)
+    one.leave("a")
+    one.decided("a", is_known=False)
+    assert one.opens_at(7.0, APART) == 2.0 + LATE + WIDE
+    assert one.opens_at(2.0 + LATE + WIDE, APART) <= 2.0 + LATE + WIDE
+    one.look_for("of an earlier process")
+    assert one.opens_at(20.0, APART) == math.inf
+    one.decided("of an earlier process", is_known=False)
+    assert one.opens_at(20.0, APART) <= 20.0
 
 
 def test_so_many_may_be_under_way_as_the_law_says_counted_from_the_oldest_on() -> None:
@@ -92,10 +109,10 @@ def test_exact_is_one_at_a_time_until_it_is_decided() -> None:
     assert one.opens_at(0.0, APART) <= 0.0
     assert one.opens_at(0.0, APART, reserved=1) == math.inf
     one.send("a", 0.0)
-    one.lost("a", 0.1, 0.0, APART)
+    one.lost("a", 0.1, is_narrow=True)
     one.leave("a")
     assert one.opens_at(100.0, APART) == math.inf
-    one.decided("a")
+    one.decided("a", is_known=False)
     assert one.opens_at(100.0, APART) <= 100.0
 
 
@@ -143,7 +160,7 @@ def test_no_job_that_is_sent_in_its_turn_touches_the_window_of_one_whose_answer_
         elif what in {"answered", "lost"} and under_way:
             job = under_way.pop(0)
             if what == "lost":
-                one.lost(job, now, 0.0, apart)
+                one.lost(job, now, is_narrow=True)
                 doubts[job] = now
             else:
                 one.answered(job, now)
