@@ -68,7 +68,10 @@ class Pacer:
         """
         grant = self.try_acquire(own=own)
         if grant is not None:
-            return grant
+            if wanted():
+                return grant
+            self.give_back(grant, own=own)
+            return None
         loop = self._own_loop()
         waiter: asyncio.Future[Grant | None] = loop.create_future()
         self._wanted[waiter] = wanted

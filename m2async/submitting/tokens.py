@@ -68,17 +68,11 @@ class Tokens:
                 await self.pause.over()
             return may_send()
         own = self._buckets.get(job.request.application_id)
-        job.grant = pacer.try_acquire(own=own)
-        if job.grant is not None and not may_send():
-            pacer.give_back(job.grant, own=own)
-            job.grant = None
-            return False
 
         def is_wanted() -> bool:
             return job.is_wanted() and may_send()
 
-        if job.grant is None:
-            job.grant = await pacer.acquire_if(is_wanted, flow=self._flow, own=own)
+        job.grant = await pacer.acquire_if(is_wanted, flow=self._flow, own=own)
         while self.pause.active and job.grant is not None:
             pacer.give_back(job.grant, own=own)
             await self.pause.over()

@@ -110,6 +110,17 @@ def test_a_waiter_cancelled_with_its_token_in_hand_passes_it_on() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("burst", [1, 2], ids=["in its turn", "at once"])
+def test_a_token_that_is_wanted_no_more_when_its_turn_comes_is_the_next_one_s(burst: int) -> None:
+    async def main() -> None:
+        pacer = Pacer(TokenBucket(10, burst))
+        await pacer.acquire()
+        assert await pacer.acquire_if(lambda: False) is None
+        assert (await pacer.acquire()).at == pytest.approx(0.1 * (2 - burst))
+
+    run(main)
+
+
 def test_nobody_overtakes_those_who_wait() -> None:
     async def main() -> None:
         pacer, served = Pacer(TokenBucket(10, 2)), Served()
