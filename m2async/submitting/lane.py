@@ -60,7 +60,7 @@ class Lane:
 
     def left_until(self, now: float) -> float:
         """Say until when it waits, at most, for what an earlier process left in doubt; now if for nothing of it."""
-        if self._doubts and not self.share_lost:  # else they may be of this process
+        if any(doubt.ended == math.inf for doubt in self._doubts.values()):
             return math.inf
         return max(now, *self._holds.values()) if self._holds else now
 
@@ -115,7 +115,7 @@ class Lane:
         self._doubts[job] = _Doubt(now, is_narrow)
 
     def look_for(self, job: Hashable) -> None:
-        """Take note of a job that an earlier process left in doubt, whatever its window is."""
+        """Take note of a job that an earlier process left in doubt: it is waited for until it is decided."""
         self._doubts[job] = _Doubt(math.inf, is_narrow=False)
 
     def leave(self, job: Hashable) -> None:

@@ -144,8 +144,8 @@ class Lanes:
         self._let_go(waiting)
 
     def look_for(self, job: Submission) -> None:
-        """Take note of a job that an earlier process left in doubt: its name waits until it is decided."""
-        if not self._certainty.is_fast:
+        """Take note of a job that an earlier process left in doubt: where one goes at once, it is that one."""
+        if self._certainty.is_exact:
             self._lane_of(job.to_send).lane.look_for(job)
 
     def decided(self, job: Submission, *, goes_again: bool, is_known: bool = True) -> None:

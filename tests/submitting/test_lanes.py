@@ -183,6 +183,17 @@ async def test_of_those_that_wait_in_a_lane_what_was_sent_before_goes_first_and_
     assert [job.key for job in let_go] == ["3", "1", "2"]
 
 
+@pytest.mark.parametrize(("certainty", "may_go"), [(0.0, False), (0.001, True)])
+async def test_a_job_that_an_earlier_process_left_is_waited_for_until_it_is_decided_only_where_one_goes_at_once(
+    certainty: float, may_go: bool
+) -> None:
+    """Else it holds its name for as long as its window is open."""
+    lanes = Lanes(Certainty(certainty), settle=5.0, apart=lambda _: None, requeue=lambda _: None)
+    left, other = (Submission(key, request("ONE"), Caller()) for key in ("left", "other"))
+    lanes.look_for(left)
+    assert lanes.enter(other) is may_go
+
+
 async def test_a_row_in_doubt_that_is_submitted_once_more_holds_nobody_up(client: M2Client) -> None:
     losing = Losing(client, "X", ConnectionLostError("lost"), starts=True)
     async with (
