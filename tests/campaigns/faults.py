@@ -38,9 +38,8 @@ FAULTS: Mapping[str, Mapping[str, float]] = {
     **{fault.value: {fault.value: SHARE} for fault in Fault},
     MIXED: {fault.value: SHARE / len(Fault) for fault in Fault},
 }
-SETTINGS = ("--settle", "0.3", "--timeout", "1", "--rate", "100000", "--burst", "100000")
-"""The endpoint lists an execution at once, so this settles; the longest of its delays is just not waited for. Its
-throttles come at any rate, so none is looked for."""
+SETTINGS = ("--settle", "0.3", "--rate", "100000", "--burst", "100000")
+"""The endpoint lists an execution at once, so this settles. Its throttles come at any rate, so none is looked for."""
 
 
 @contextlib.asynccontextmanager
@@ -64,6 +63,14 @@ async def really_started(url: str) -> list[dict[str, Any]]:
     async with aiohttp.ClientSession() as session, session.get(f"{url}/_local/executions") as answer:
         executions: list[dict[str, Any]] = (await answer.json())["executions"]
         return executions
+
+
+def patience(faults: Mapping[str, float]) -> tuple[str, str]:
+    """How long an answer is waited for: briefly where a fault keeps it back, else as long as a busy machine may take.
+
+    The longest delay of `latency` is just not waited for.
+    """
+    return "--timeout", "1" if faults.keys() & {Fault.ACCEPT_THEN_HANG, Fault.LATENCY} else "60"
 
 
 def jobs_file(path: Path, numbers: Iterable[int], *, identical: bool) -> Path:
@@ -155,15 +162,16 @@ def audit_lines(found: Audit, ended: Ended, executions: Sequence[Mapping[str, An
 # The campaign
 
 
-async def one_run(url: str, folder: Path, numbers: range, *, identical: bool, again: int) -> tuple[Audit, Audit]:
+async def one_run(
+    url: str, folder: Path, numbers: range, *options: str, identical: bool, again: int
+) -> tuple[Audit, Audit]:
     """Submit a manifest, and up to `again` times more while a row is not started; what it came to first and last."""
     run = "identical" if identical else "distinct"
     path, ledger = jobs_file(folder / f"{run}.csv", numbers, identical=identical), folder / "ledger.db"
     audits: list[Audit] = []
+    options = ("--ledger", str(ledger), "--run", run, *SETTINGS, *options, "--output", "jsonl", "-q")
     while not audits or (audits[-1].states["started"] < len(numbers) and len(audits) <= again):
-        ended = await m2async(
-            "submit", path, "--ledger", ledger, "--run", run, *SETTINGS, "--output", "jsonl", "-q", url=url
-        )
+        ended = await m2async("submit", path, *options, url=url)
         executions = await really_started(url)
         own = [e for e in executions if int(e["jobParams"]["NUMBER"]) in numbers]
         audits.append(await audit(ledger, run, own))
@@ -202,9 +210,11 @@ async def plain_loop(url: str, jobs: int) -> tuple[int, int]:
 def rows_of_table(name: str, seed: int, jobs: int) -> Iterator[tuple[Sequence[object], Sequence[str]]]:
     """The table's rows for one fault, each with the problems found."""
 
+    options = patience(FAULTS[name])
+
     async def ours(folder: str, *, identical: bool) -> tuple[Audit, Audit]:
         async with serving(*faulty(FAULTS[name], seed)) as url:
-            return await one_run(url, Path(folder), range(jobs), identical=identical, again=1)
+            return await one_run(url, Path(folder), range(jobs), *options, identical=identical, again=1)
 
     async def theirs() -> tuple[int, int]:
         async with serving(*faulty(FAULTS[name], seed)) as url:

@@ -27,7 +27,7 @@ from m2async import (
 from m2async.errors import CallError, service_exception
 from m2async.ledger import open_ledger
 from m2async.service.responses import BatchJobExecution
-from tests.campaigns.faults import FAULTS, MIXED, Audit, audit, faulty, one_run, really_started, serving
+from tests.campaigns.faults import FAULTS, MIXED, Audit, audit, faulty, one_run, patience, really_started, serving
 from tests.campaigns.killed_later import KILLED_LATER
 from tests.campaigns.sigkill import campaigns
 from tests.cli.terminal import APPLICATION
@@ -53,7 +53,9 @@ async def test_under_any_fault_no_job_starts_twice_and_none_is_lost(tmp_path: Pa
         async def run(what: str, numbers: range) -> None:
             (tmp_path / what).mkdir()
             identical = what == "identical"
-            _, audits[what] = await one_run(url, tmp_path / what, numbers, identical=identical, again=1)
+            _, audits[what] = await one_run(
+                url, tmp_path / what, numbers, *patience(FAULTS[name]), identical=identical, again=1
+            )
 
         tasks.start_soon(run, "distinct", range(jobs))
         tasks.start_soon(run, "identical", range(jobs, 2 * jobs))
