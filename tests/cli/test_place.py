@@ -234,7 +234,8 @@ async def test_a_new_home_that_is_looked_into_says_that_it_is_new(tmp_path: Path
 
 async def killed_half_way(path: Path, endpoint: LocalEndpoint, *options: str, **environment: Any) -> int:
     """Begin to start the jobs; gives how many were started when the command was killed."""
-    command = ["submit", str(path), "--no-preflight", "--rate", "40", "--output", "jsonl", *options]
+    slow = ["--rate", "4", "--burst", "10"]
+    command = ["submit", str(path), "--no-preflight", *slow, "--output", "jsonl", *options]
     async with running(*command, url=endpoint.url, **environment) as process:
         assert process.stdout is not None
         out = b""

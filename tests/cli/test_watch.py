@@ -22,7 +22,7 @@ from m2async.figures.figures import AnswerStretch, CodeCount, RunFigures
 from m2async.figures.looks import Look, Trouble
 from m2async.figures.percentiles import Percentiles
 from m2async.ledger import ExecutionCount, Orders, RowState, RunInfo
-from tests.cli.terminal import m2async, on_terminal, plain, running
+from tests.cli.terminal import m2async, on_terminal, plain, running, written
 from tests.cli.test_submit import executions, manifest
 
 HOSTILE = "[red]\x1b[31m<b>\u202e\x07\n日本語" + "k" * 300
@@ -135,20 +135,24 @@ def test_executions_that_nobody_ever_followed_are_not_waited_for() -> None:
 async def test_on_a_pipe_it_prints_plain_lines_until_the_run_has_ended(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.db"
     async with LocalEndpoint() as endpoint:
-        submit = ("submit", manifest(tmp_path, 40), "--run", "night", "--rate", "20", "--ledger", ledger)
+        submit = ("submit", manifest(tmp_path, 40), "--run", "night", "--rate", "0.001", "--ledger", ledger)
         async with running(*submit, url=endpoint.url) as process:
             assert process.stdout is not None
             await process.stdout.receive()
-            watched = await m2async("watch", "night", "--ledger", ledger)
-            assert await process.wait() == 0
-    assert (watched.code, watched.err) == (0, "")
-    lines = watched.out.splitlines()
+            async with running("watch", "night", "--ledger", ledger) as watching:
+                assert watching.stdout is not None
+                out = await watching.stdout.receive()
+                assert (await m2async("rate", "night", "20", "--ledger", ledger)).code == 0
+                assert await process.wait() == 0
+                out += await written(watching.stdout)
+                assert (await watching.wait(), await written(watching.stderr)) == (0, b"")
+    lines = out.decode().splitlines()
     assert re.match(r"\d\d:\d\d:\d\d  in progress: \d+ of 40 jobs", lines[0])
     assert "all sent: 40 of 40 jobs (100 %)" in lines[-2]
     assert lines[-1] == "0 of 40 jobs succeeded; 40 have not ended"
     times = [datetime.strptime(text[:8], "%H:%M:%S") for text in lines[:-2]]
     assert all((end - begin).seconds >= 4 for begin, end in pairwise(times))  # one every five seconds, and the last
-    assert "\x1b" not in watched.out
+    assert b"\x1b" not in out
 
 
 @pytest.mark.parametrize("columns", [80, 40])
@@ -167,7 +171,7 @@ async def test_on_a_terminal_it_draws_the_run_and_leaves_its_last_state(tmp_path
 async def test_ctrl_c_leaves_the_run_alone(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.db"
     async with LocalEndpoint() as endpoint:
-        submit = ("submit", manifest(tmp_path, 300), "--run", "night", "--rate", "10", "--ledger", ledger)
+        submit = ("submit", manifest(tmp_path, 600), "--run", "night", "--rate", "5", "--ledger", ledger)
         async with running(*submit, url=endpoint.url) as process:
             assert process.stdout is not None
             await process.stdout.receive()
