@@ -2,8 +2,9 @@
 
     python -m tests.campaigns.faults [--jobs 5000] [--seed N]
 
-Every fault alone and all mixed, with distinct and with identical identifiers. The endpoint and the command are
-processes of their own. A plain aiobotocore loop with its default retries meets the same faults, for comparison.
+Every fault alone and all mixed, with distinct and with identical identifiers. Identical ones go with
+`--certainty fast`: otherwise they would wait for each other, for hours. The endpoint and the command are processes of
+their own. A plain aiobotocore loop with its default retries meets the same faults, for comparison.
 Ends with an error if a job was started twice, is lost or has another's execution id.
 """
 
@@ -214,7 +215,8 @@ def rows_of_table(name: str, seed: int, jobs: int) -> Iterator[tuple[Sequence[ob
 
     async def ours(folder: str, *, identical: bool) -> tuple[Audit, Audit]:
         async with serving(*faulty(FAULTS[name], seed)) as url:
-            return await one_run(url, Path(folder), range(jobs), *options, identical=identical, again=1)
+            certainty = ("--certainty", "fast" if identical else "careful")
+            return await one_run(url, Path(folder), range(jobs), *options, *certainty, identical=identical, again=1)
 
     async def theirs() -> tuple[int, int]:
         async with serving(*faulty(FAULTS[name], seed)) as url:
