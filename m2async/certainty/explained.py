@@ -5,14 +5,16 @@ Another ledger or another program may start the same jobs, or this ledger may be
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from heapq import heappop, heappush
 from math import inf
+from operator import itemgetter
 from typing import Any
 
-from m2async.certainty.adopt import Attempt, ListedExecution, Margins
+from m2async.certainty.adopt import Attempt, Id, ListedExecution, Margins
 from m2async.certainty.calibration import ANY_TIME, Calibration
 from m2async.ledger import ForeignExecution
 from m2async.service import Job
@@ -146,6 +148,31 @@ class OutOfTime:
             for execution, first in zip(listed, _first_open(listed, sorted(spans_of[of])), strict=True)
             if first > self._listed[execution.execution_id]
         }
+
+
+def started_later(
+    executions: Iterable[ListedExecution], attempts: Iterable[Attempt[Id]], margins: Margins
+) -> dict[Id, Sequence[str]]:
+    """Give the executions that attempts may have started later than a service is taken to start a job, by their ids.
+
+    Arguments:
+        executions: those of which it is not known whose they are. One that a call under way explains may be its own,
+            or that of an earlier attempt: only the answer tells.
+        attempts: those that seem to have started nothing.
+        margins: what is not known exactly about times.
+    """
+    listed_of: dict[tuple[str, Hashable], list[tuple[float, str]]] = defaultdict(list)
+    for each in executions:
+        listed_of[each.application_id, each.job].append((each.start_time, each.execution_id))
+    for listed in listed_of.values():
+        listed.sort()
+    found: dict[Id, Sequence[str]] = {}
+    for attempt in attempts:
+        listed, (_, last) = listed_of.get((attempt.application_id, attempt.job), []), margins.window(attempt)
+        first = bisect_right(listed, last, key=itemgetter(0))
+        if first < len(listed):
+            found[attempt.id] = tuple(id_ for _, id_ in listed[first : first + _SHOWN])
+    return found
 
 
 def as_foreign(executions: Iterable[ListedExecution]) -> list[ForeignExecution]:

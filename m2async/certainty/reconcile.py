@@ -29,7 +29,7 @@ from m2async.certainty.adopt import (
 )
 from m2async.certainty.application import ApplicationOfRun, RowId, TellsClock, attempt_of
 from m2async.certainty.calibration import ANY_TIME, Calibration, calibrate
-from m2async.certainty.explained import as_foreign, foreign_among
+from m2async.certainty.explained import as_foreign, foreign_among, started_later
 from m2async.certainty.start_times import StartTimes, as_window, closer_window, likely_window, seen_outside
 from m2async.clock import ClockOffset
 from m2async.ledger import AnsweredAttempt, ForeignExecution, OpenAttempt
@@ -104,6 +104,8 @@ async def reconcile(
     foreign = await of.run.note_foreign(as_foreign(unexplained))
     shared = {execution.job for execution in (*known, *foreign) if execution.application_id == of.id}
     out_of_time = of.out_of_time.by_job()
+    for row, ids in view.started_later(attempts, claimed, decisions).items():
+        decisions[row] = _left_open(decisions[row], ids)
     for attempt in attempts:
         decision = decisions.get(attempt.id)
         # Where executions that were answered are not listed, its own may be missing as well.
@@ -340,6 +342,15 @@ class _View:
         explained = explained | {each.execution_id for each in foreign}
         self._of.out_of_time.look(listed, attempts, self.calibration, explained=explained, last=dict(self._attempt_of))
         return foreign
+
+    def started_later(
+        self, attempts: Sequence[Attempt[RowId]], claimed: set[str], decisions: Mapping[RowId, Decision]
+    ) -> Mapping[RowId, Sequence[str]]:
+        """Give what the rows that are said not to be started may have started since, by their numbers."""
+        known = claimed.union(*map(_executions_of, decisions.values()))
+        listed = [each for each in self.listed if each.execution_id not in known]
+        not_started = [each for each in attempts if isinstance(decisions.get(each.id), NotStarted)]
+        return started_later(listed, not_started, self.calibration.margins)
 
     def _at_any_time(self, attempt: Attempt[RowId]) -> Attempt[RowId]:
         """Give an attempt as one that may have started any time, where that is how it is looked for."""

@@ -258,6 +258,22 @@ async def test_it_is_its_own_once_others_are_seen_to_leave_the_queue() -> None:
     assert (found.decisions, found.foreign) == ({1: Adopted(("e",))}, [])
 
 
+async def test_a_late_start_may_be_a_doubt_s_though_a_call_under_way_may_have_started_it_too() -> None:
+    clock = [sent := time.time()]
+    client = Lists([execution("e", FILE, sent + 20)])
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await in_doubt(ledger, sent) as run:
+        under_way = await run.add("b", StartBatchJob(APPLICATION, FileJob("POSTTRAN.jcl")))
+        await run.intend(under_way.number, 1, sent + 10)
+        clock[0] = sent + 30
+        await witnessed(run, client, sent + 29.5)
+        of = ApplicationOfRun(client, ledger, run, APPLICATION, Margins())
+        found = await reconcile(client, of, settled_before=sent + 30, wanted=[1])
+        assert found == ({1: Ambiguous(("e",), surely_started=False)}, [], True)
+        await run.started(under_way.number, 1, "e")
+        found = await reconcile(client, of, settled_before=sent + 30, wanted=[1])
+    assert found.decisions == {1: NotStarted()}
+
+
 async def another_in_doubt(run: Run, at: float) -> None:
     other = await run.add("b", StartBatchJob(APPLICATION, FileJob("POSTTRAN.jcl")))
     await run.intend(other.number, 1, at)
