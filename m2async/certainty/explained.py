@@ -157,7 +157,7 @@ def started_later(
 
     Arguments:
         executions: those of which it is not known whose they are. One that a call under way explains may be its own,
-            or that of an earlier attempt: only the answer tells.
+            or that of an earlier attempt: only the answer tells. One whose job is not said may be of any.
         attempts: those that seem to have started nothing.
         margins: what is not known exactly about times.
     """
@@ -168,10 +168,13 @@ def started_later(
         listed.sort()
     found: dict[Id, Sequence[str]] = {}
     for attempt in attempts:
-        listed, (_, last) = listed_of.get((attempt.application_id, attempt.job), []), margins.window(attempt)
-        first = bisect_right(listed, last, key=itemgetter(0))
-        if first < len(listed):
-            found[attempt.id] = tuple(id_ for _, id_ in listed[first : first + _SHOWN])
+        _, last = margins.window(attempt)
+        for job in (attempt.job, None):
+            listed = listed_of.get((attempt.application_id, job), [])
+            first = bisect_right(listed, last, key=itemgetter(0))
+            if first < len(listed):
+                later = (id_ for _, id_ in listed[first : first + _SHOWN])
+                found[attempt.id] = (*found.get(attempt.id, ()), *later)
     return found
 
 

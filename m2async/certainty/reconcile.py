@@ -212,18 +212,10 @@ class _View:
     def _decide(self, attempts: Sequence[Attempt[RowId]], claimed: set[str]) -> dict[RowId, Decision]:
         """Decide the rows, those of each kind of job apart: of each it is known how it is listed."""
         decisions: dict[RowId, Decision] = {}
-        attempted = {attempt.job for attempt in attempts}
         margins = self.calibration.margins
         for kind in {type(attempt.job) for attempt in attempts}:
             of_kind = [attempt for attempt in attempts if type(attempt.job) is kind]
-            listed = self.listed
-            if kind not in self.calibration.kinds:  # a job that nobody attempted may be one of these, in other terms
-                listed = [
-                    execution
-                    if execution.job in attempted or execution.execution_id in claimed
-                    else replace(execution, job=None)
-                    for execution in listed
-                ]
+            listed = self._listed_for(kind, attempts, claimed)
             found = decide(of_kind, listed, claimed=claimed, margins=margins)
             if kind in self.calibration.kinds:
                 self._look_closer(of_kind, listed, claimed, found)
@@ -240,6 +232,18 @@ class _View:
                 found |= {row: _left_open(anywhere[row]) for row in unsure if anywhere[row] != found[row]}
             decisions |= found
         return decisions
+
+    def _listed_for(
+        self, kind: type, attempts: Sequence[Attempt[RowId]], claimed: Set[str]
+    ) -> Sequence[ListedExecution]:
+        """Give the executions; a job that nobody attempted may be one of a kind of which none was listed as sent."""
+        if kind in self.calibration.kinds:
+            return self.listed
+        known = {attempt.job for attempt in attempts}
+        return [
+            execution if execution.job in known or execution.execution_id in claimed else replace(execution, job=None)
+            for execution in self.listed
+        ]
 
     def _look_closer(
         self,
@@ -348,9 +352,13 @@ class _View:
     ) -> Mapping[RowId, Sequence[str]]:
         """Give what the rows that are said not to be started may have started since, by their numbers."""
         known = claimed.union(*map(_executions_of, decisions.values()))
-        listed = [each for each in self.listed if each.execution_id not in known]
         not_started = [each for each in attempts if isinstance(decisions.get(each.id), NotStarted)]
-        return started_later(listed, not_started, self.calibration.margins)
+        found: dict[RowId, Sequence[str]] = {}
+        for kind in {type(attempt.job) for attempt in not_started}:
+            listed = [each for each in self._listed_for(kind, attempts, claimed) if each.execution_id not in known]
+            of_kind = [attempt for attempt in not_started if type(attempt.job) is kind]
+            found |= started_later(listed, of_kind, self.calibration.margins)
+        return found
 
     def _at_any_time(self, attempt: Attempt[RowId]) -> Attempt[RowId]:
         """Give an attempt as one that may have started any time, where that is how it is looked for."""

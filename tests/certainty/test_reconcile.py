@@ -274,6 +274,25 @@ async def test_a_late_start_may_be_a_doubt_s_though_a_call_under_way_may_have_st
     assert found.decisions == {1: NotStarted()}
 
 
+@pytest.mark.parametrize(("listed", "known"), [(OTHER_FORM, ScriptJob("KNOWN")), (None, FileJob("KNOWN.jcl"))])
+async def test_a_late_start_may_be_a_doubt_s_though_its_job_is_listed_in_other_terms_or_not_at_all(
+    listed: dict[str, Any] | None, known: Job
+) -> None:
+    clock = [sent := time.time()]
+    client = Lists([execution("e", listed, sent + 20)])
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await in_doubt(ledger, sent) as run:
+        clock[0] = sent + 30
+        for number in range(2, 8):
+            await answered(run, number, known, f"known-{number}", sent + 29)
+            identifier = {known.member: known.to_members()}
+            client.executions.append(execution(f"known-{number}", identifier, sent + 29))
+        decision, foreign = await look(client, ledger, run, settled_before=sent + 30)
+        assert (decision, foreign) == (Ambiguous(("e",), surely_started=False), [])
+        client.executions[0] = execution("e", listed, sent - 20)  # it was not sent yet
+        decision, _ = await look(client, ledger, run, settled_before=sent + 30)
+    assert decision == NotStarted()
+
+
 async def another_in_doubt(run: Run, at: float) -> None:
     other = await run.add("b", StartBatchJob(APPLICATION, FileJob("POSTTRAN.jcl")))
     await run.intend(other.number, 1, at)
