@@ -8,6 +8,7 @@ from m2async.cli.screen import whole
 from m2async.cli.service import Service
 from m2async.errors import M2AsyncError
 from m2async.ledger import RunStoppedError
+from m2async.submitting import UnexplainedExecutionsError
 from m2async.texts import quoted
 
 _CALL_THE_SERVICE = frozenset({"submit", "resume", "restart", "reconcile", "track", "cancel"})
@@ -48,8 +49,10 @@ def start_anew_hint(
     return hint("submit", manifest, *options, ledger=ledger, service=service)
 
 
-def advised(error: M2AsyncError, *, ledger: str | None) -> str:
+def advised(error: M2AsyncError, *, ledger: str | None, service: Service | None = None) -> str:
     """Give an error's message, and the command that does away with its reason, if there is one."""
     if isinstance(error, RunStoppedError):
         return f"{error}: {hint('unpause', error.run, ledger=ledger)}"
+    if isinstance(error, UnexplainedExecutionsError) and error.in_doubt:
+        return f"{error}: {hint('reconcile', error.run, ledger=ledger, service=service)}"
     return str(error)

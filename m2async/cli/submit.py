@@ -199,7 +199,7 @@ def _go(
                 progress.stop()
 
         try:
-            code = run(work, explained=partial(advised, ledger=url), bad_input=(ManifestChangedError,))
+            code = run(work, explained=partial(advised, ledger=url, service=service), bad_input=(ManifestChangedError,))
         finally:
             to_do = partial(hint, run=command.run_name, ledger=url, service=service)
             command.show_summary(to_do if rehearsal is None else None)

@@ -99,7 +99,9 @@ async def _look(
         refused.note(application_id, error)
     if not look.stopping:
         return list(look.warnings)
-    unexplained = unexplained_error(run.info.name, look.stopping, sent_before=await run.last_sent() is not None)
+    unexplained = unexplained_error(
+        run.info.name, look.stopping, sent_before=await run.last_sent() is not None, in_doubt=look.in_doubt
+    )
     if not start_anyway:
         raise unexplained
     await run.note_foreign(as_foreign(look.stopping))

@@ -43,15 +43,25 @@ class UnexplainedExecutionsError(M2AsyncError):
     """The service shows executions of a run's jobs that nothing in its ledger explains; nothing was sent.
 
     `execution_ids` are theirs, in the order of their start; `jobs` names the jobs, and `what` says it in words.
+    `in_doubt` rows of the run, of the same jobs, may have started some of them later than a service is taken to do.
     """
 
-    def __init__(self, run: str, what: str, why: str, execution_ids: Sequence[str], jobs: Sequence[str]) -> None:
-        super().__init__(
+    def __init__(
+        self, run: str, what: str, why: str, execution_ids: Sequence[str], jobs: Sequence[str], in_doubt: int = 0
+    ) -> None:
+        message = (
             f"{what}: {why}, or somebody else starts the same jobs. Nothing was sent, as run {run!r} might start them "
             "a second time. Use the ledger that knows them; or, if they are to be started nevertheless, give "
             "--start-anyway (start_anyway=True)"
         )
+        if in_doubt:
+            rows = "1 row" if in_doubt == 1 else f"{in_doubt:,} rows"
+            of = "this job" if len(jobs) == 1 else "these jobs"
+            late = "it" if len(execution_ids) == 1 else "some of them"
+            message += f". But {rows} of {of} in doubt may have started {late} late; reconcile the run first"
+        super().__init__(message)
         self.run = run
+        self.in_doubt = in_doubt
         self.what = what
         self.execution_ids: tuple[str, ...] = tuple(execution_ids)
         self.jobs: tuple[str, ...] = tuple(jobs)
@@ -61,13 +71,15 @@ class OpeningLook(NamedTuple):
     """What was found: executions that stop the run, others that are only to be told, and what could not be looked up.
 
     `until` is the time by the service's clock, in seconds of the epoch, before which all of them began. `refused` are
-    the applications whose executions the service did not list.
+    the applications whose executions the service did not list. `in_doubt` counts the run's rows in doubt that are of
+    the same jobs as those that stop it.
     """
 
     stopping: Sequence[ListedExecution]
     warnings: Sequence[str]
     until: float
     refused: Mapping[str, CallError]
+    in_doubt: int = 0
 
 
 async def look_for_unexplained(
@@ -99,7 +111,8 @@ async def look_for_unexplained(
         told = _told(sorted(others, key=_start))
         warnings.append(f"{told}, which no row of the ledger explains; all have ended, and stop nothing")
     refused = {application_id: look.refused for application_id, look in looks.items() if look.refused is not None}
-    return OpeningLook(sorted(stopping, key=_start), warnings, until, refused)
+    in_doubt = await _in_doubt(ledger, run, stopping)
+    return OpeningLook(sorted(stopping, key=_start), warnings, until, refused, in_doubt)
 
 
 async def look_for_others(
@@ -200,6 +213,25 @@ async def _look_at_all(
     return looks
 
 
+async def _in_doubt(ledger: Ledger, run: Run, executions: Iterable[ListedExecution]) -> int:
+    """Count the rows of a run that are in doubt and of the same jobs as these executions."""
+    jobs = {(each.application_id, each.job) for each in executions}
+    opened = [
+        attempt
+        for application_id in {application_id for application_id, _ in jobs}
+        for attempt in await ledger.open_attempts(application_id)
+    ]
+    return len(
+        {
+            attempt.number
+            for attempt in opened
+            if attempt.run_id == run.info.id
+            and attempt.state is RowState.UNKNOWN
+            and (attempt.application_id, attempt.job) in jobs
+        }
+    )
+
+
 class _Since(NamedTuple):
     """From when on executions stop the run, by the service's clock, which is `offset` ahead of the local one.
 
@@ -252,7 +284,7 @@ def _not_looked(looks: Iterable[ApplicationLook]) -> list[str]:
 
 
 def unexplained_error(
-    run: str, executions: Sequence[ListedExecution], *, sent_before: bool
+    run: str, executions: Sequence[ListedExecution], *, sent_before: bool, in_doubt: int = 0
 ) -> UnexplainedExecutionsError:
     """Give the error that stops a run because of these executions."""
     why = (
@@ -262,7 +294,7 @@ def unexplained_error(
     )
     what = f"{_told(executions)}, which no row of the ledger explains"
     ids, jobs = [each.execution_id for each in executions], dict.fromkeys(_name(each) for each in executions)
-    return UnexplainedExecutionsError(run, what, why, ids, tuple(jobs))
+    return UnexplainedExecutionsError(run, what, why, ids, tuple(jobs), in_doubt)
 
 
 def _told(executions: Sequence[ListedExecution]) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from m2async import LocalEndpoint, M2Client, ScriptJob, StartBatchJob
+from m2async import LocalEndpoint, M2Client, ScriptJob, StartBatchJob, Submitter, open_ledger
+from m2async.clock import steady_time
+from m2async.ledger import destination_of
 from tests.campaigns.faults import really_started
-from tests.cli.terminal import APPLICATION, Ended, m2async, running, written
+from tests.cli.terminal import APPLICATION, Ended, m2async, on_terminal, plain, running, written
 from tests.cli.test_ledger import Book, manifest
 from tests.scripted import ScriptedServer, scripted, started
 
@@ -289,6 +291,34 @@ async def test_a_run_that_was_killed_goes_on_by_the_same_command(tmp_path: Path,
     ended = await book.submit(path, "--settle", "0.5")
     assert ended.code == 0
     assert len(await really_started(endpoint.url)) == 100
+
+
+async def test_what_a_row_in_doubt_may_have_started_late_is_to_be_looked_for_first(
+    tmp_path: Path, endpoint: LocalEndpoint, client: M2Client
+) -> None:
+    book, long_ago = Book(tmp_path, endpoint.url), steady_time() - 3_600
+    jobs = [(f"row-{n}", StartBatchJob(APPLICATION, ScriptJob(f"JOB{n}"))) for n in range(8)]
+    async with open_ledger(book.path, clock=lambda: long_ago) as ledger, await ledger.open_run("night") as run:
+        await run.plan(jobs)
+        destination = destination_of(client)
+        assert destination is not None
+        await run.belong_to(destination)
+        await run.note_clock(0.0)
+        await run.intend(1, 1, long_ago)
+        await run.unknown(1, 1, "ReadTimeout", "no answer")
+    async with Submitter(client, ledger=book.path, run="night", on_unknown="hold") as submitter:
+        async for _ in submitter.submit_many(jobs[1:7]):
+            pass
+    late = await client.start_batch_job(jobs[0][1])
+    code, shown = await on_terminal("resume", "night", "--ledger", book.path, url=endpoint.url)
+    assert code == 3
+    told = " ".join(plain(shown).split())
+    assert "But 1 row of this job in doubt may have started it late; reconcile the run first: m2async reconcile" in told
+    reconciled = await book("reconcile", "night", "--settle", "0", "--output", "jsonl")
+    assert [line["candidates"] for line in reconciled.lines] == [[late.execution_id]]
+    assert (await book("resolve", "night", "--key", "row-0", "--started", late.execution_id)).code == 0
+    assert (await book("resume", "night")).code == 0
+    assert len(await really_started(endpoint.url)) == 8
 
 
 async def test_two_ledgers_on_purpose_need_a_word(tmp_path: Path, endpoint: LocalEndpoint) -> None:
