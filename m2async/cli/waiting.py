@@ -36,8 +36,7 @@ class WaitingNames:
                     f"m2async: jobs named {visible(each.job)} wait for each other, as answers of theirs were lost: "
                     "else it could not be told which of them were started (--certainty)"
                 )
-        jobs = sum(each.jobs for each in names)
-        return f"{jobs:,} waiting" + (" for one in doubt" if left else "") if jobs else ""
+        return _how_many(sum(each.jobs for each in names), left)
 
     def summary(self) -> None:
         """Say for how long jobs waited."""
@@ -50,6 +49,15 @@ class WaitingNames:
                 f"{of} waited {first.seconds:,.0f} s for each other, as answers were lost "
                 f"(of late {first.share_lost:.1%}): --certainty fast would not wait, and leave more jobs unknown."
             )
+
+
+def _how_many(jobs: int, left: Sequence[WaitingName]) -> str:
+    """Say how many jobs wait, and how many of them for what was left in doubt."""
+    if not jobs:
+        return ""
+    for_left = sum(each.jobs for each in left)
+    told = f"{jobs:,} waiting" + (f", {for_left:,}" if 0 < for_left < jobs else "")
+    return told + ("" if not left else " for one in doubt" if len(left) == 1 else " for some in doubt")
 
 
 def _waits_for_what_was_left(names: Sequence[WaitingName]) -> str:
