@@ -156,8 +156,7 @@ def started_later(
     """Give the executions that attempts may have started later than a service is taken to start a job, by their ids.
 
     Arguments:
-        executions: those of which it is not known whose they are. One that a call under way explains may be its own,
-            or that of an earlier attempt: only the answer tells. One whose job is not said may be of any.
+        executions: those of which it is not known whose they are. One whose job is not said may be of any.
         attempts: those that seem to have started nothing.
         margins: what is not known exactly about times.
     """

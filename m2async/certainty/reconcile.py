@@ -29,7 +29,7 @@ from m2async.certainty.adopt import (
 )
 from m2async.certainty.application import ApplicationOfRun, RowId, TellsClock, attempt_of
 from m2async.certainty.calibration import ANY_TIME, Calibration, calibrate
-from m2async.certainty.explained import as_foreign, foreign_among, started_later
+from m2async.certainty.explained import as_foreign, foreign_among, not_explained, started_later
 from m2async.certainty.start_times import StartTimes, as_window, closer_window, likely_window, seen_outside
 from m2async.clock import ClockOffset
 from m2async.ledger import AnsweredAttempt, ForeignExecution, OpenAttempt
@@ -350,14 +350,20 @@ class _View:
     def started_later(
         self, attempts: Sequence[Attempt[RowId]], claimed: set[str], decisions: Mapping[RowId, Decision]
     ) -> Mapping[RowId, Sequence[str]]:
-        """Give what the rows that are said not to be started may have started since, by their numbers."""
-        known = claimed.union(*map(_executions_of, decisions.values()))
-        not_started = [each for each in attempts if isinstance(decisions.get(each.id), NotStarted)]
+        """Give what the rows that are said not to be started may have started since, by their numbers.
+
+        A call under way explains that as well, but may be answered with the id of another.
+        """
+        decided = {row: ids for row, decision in decisions.items() if (ids := _executions_of(decision))}
+        known = claimed.union(*decided.values())
+        ended = [each for each in attempts if each.ended_at is not None and each.id not in decided]
+        not_started = [each for each in ended if isinstance(decisions.get(each.id), NotStarted)]
+        margins = self.calibration.margins
         found: dict[RowId, Sequence[str]] = {}
         for kind in {type(attempt.job) for attempt in not_started}:
             listed = [each for each in self._listed_for(kind, attempts, claimed) if each.execution_id not in known]
             of_kind = [attempt for attempt in not_started if type(attempt.job) is kind]
-            found |= started_later(listed, of_kind, self.calibration.margins)
+            found |= started_later(not_explained(listed, ended, margins), of_kind, margins)
         return found
 
     def _at_any_time(self, attempt: Attempt[RowId]) -> Attempt[RowId]:
