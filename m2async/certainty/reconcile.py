@@ -20,7 +20,6 @@ from m2async.certainty.adopt import (
     Attempt,
     Decision,
     ListedExecution,
-    ListingWindow,
     NotStarted,
     StartedTogether,
     decide,
@@ -30,6 +29,7 @@ from m2async.certainty.adopt import (
 from m2async.certainty.application import ApplicationOfRun, RowId, TellsClock, attempt_of
 from m2async.certainty.calibration import ANY_TIME, Calibration, calibrate
 from m2async.certainty.explained import as_foreign, foreign_among, not_explained, started_later
+from m2async.certainty.spans import SpansOfTime
 from m2async.certainty.start_times import StartTimes, as_window, closer_window, likely_window, seen_outside
 from m2async.clock import ClockOffset
 from m2async.ledger import AnsweredAttempt, ForeignExecution, OpenAttempt
@@ -97,8 +97,9 @@ async def reconcile(
     attempts, claimed, decisions = await view.decide()
     rash, hasty = view.rash(attempts, decisions), view.hasty(attempts, decisions)
     if rash or hasty:
-        view.anywhere, view.until_now = bool(rash), bool(hasty)
+        view.anywhere, view.until_now = bool(rash), hasty
         attempts, claimed, decisions = await view.decide()
+        decisions |= {row: _left_open(decisions[row]) for row in view.hasty(attempts, decisions) - hasty}
     known = await of.run.foreign()
     unexplained = view.unexplained(attempts, claimed | {execution.execution_id for execution in known})
     foreign = await of.run.note_foreign(as_foreign(unexplained))
@@ -157,7 +158,7 @@ class _View:
         self._of = of
         self._settled_before = settled_before
         self._seen: dict[str, ListedExecution] = {}
-        self._covered: list[tuple[float, float]] = []
+        self._covered = SpansOfTime()
         self._attempt_of: dict[RowId, int] = {}  # the last attempt in doubt of each row
         self._start_times = StartTimes((), {})
         self._closer: dict[Attempt[RowId], Attempt[RowId]] = {}  # with windows that are narrower
@@ -165,7 +166,7 @@ class _View:
         self.former: set[RowId] = set()  # whose attempts were sent before the run was opened
         self.is_unsettled: bool = False  # whether attempts are under way or too young, or witnesses are to come
         self.anywhere: bool = False  # whether start times may be off by as much as they like
-        self.until_now: bool = False  # whether all is listed that started since
+        self.until_now: Set[RowId] = frozenset()  # of which all is listed that started since
         self.rows: frozenset[RowId] = frozenset((of.run.info.id, number) for number in wanted)
         self.calibration: Calibration = calibrate((), (), of.margins, (), settled_before=-math.inf)
 
@@ -181,11 +182,11 @@ class _View:
         """
         attempts = await self._attempts()
         for _ in range(_ROUNDS):
-            windows = [window for window in self._windows(attempts) if not self._is_covered(window)]
-            if not windows:
+            rests = [rest for span in self._spans(attempts) if (rest := self._covered.rest_of(*span))]
+            if not rests:
                 break
-            for window in windows:
-                await self._list(window)
+            for rest in rests:
+                await self._list(*rest)
             await self._calibrate(attempts)
             attempts = await self._attempts()
         # Attempts and claims are younger than the list, as the matching needs it.
@@ -202,7 +203,7 @@ class _View:
         around = self._of.margins.uncertainty + self._of.margins.resolution
         first = min(each.sent_after for each in recent) - around
         last = newest + around
-        await self._list(listing_window(first, last))
+        await self._list(first, last)
         self._note_start_times(recent)
 
     def _note_start_times(self, witnesses: Sequence[AnsweredAttempt]) -> None:
@@ -372,26 +373,25 @@ class _View:
             return attempt
         return replace(attempt, sent_at=attempt.sent_at - ANY_TIME, ended_at=attempt.ended_at + ANY_TIME)
 
-    def _windows(self, attempts: Sequence[Attempt[RowId]]) -> list[ListingWindow]:
+    def _spans(self, attempts: Sequence[Attempt[RowId]]) -> list[tuple[float, float]]:
+        """Give the spans of start times to list, for what is hasty up to now."""
         margins = self.calibration.margins
         if self.anywhere:
             margins = replace(margins, uncertainty=ANY_TIME)
-        ahead, until = self.calibration.ahead, self._now if self.until_now else -math.inf
+        ahead = self.calibration.ahead
         shifted = [
-            replace(
-                attempt,
-                sent_at=attempt.sent_at + ahead,
-                ended_at=None if attempt.ended_at is None else max(attempt.ended_at, until) + ahead,
-            )
-            for attempt in attempts
+            replace(each, sent_at=each.sent_at + ahead, ended_at=each.ended_at and each.ended_at + ahead)
+            for each in (self._until_now(attempt) for attempt in attempts)
         ]
-        return listing_windows(shifted, margins).get(self._of.id, [])
+        windows = listing_windows(shifted, margins).get(self._of.id, [])
+        return [(each.started_after.timestamp(), each.started_before.timestamp()) for each in windows]
 
-    def _is_covered(self, window: ListingWindow) -> bool:
-        first, last = window.started_after.timestamp(), window.started_before.timestamp()
-        return any(start <= first and last <= end for start, end in self._covered)
+    def _until_now(self, attempt: Attempt[RowId]) -> Attempt[RowId]:
+        """Give an attempt as one that may have started until now, where that is to be listed."""
+        return replace(attempt, ended_at=self._now) if attempt.id in self.until_now else attempt
 
-    async def _list(self, window: ListingWindow) -> None:
+    async def _list(self, first: float, last: float) -> None:
+        window = listing_window(first, last)
         async for execution in self._client.list_batch_job_executions(
             self._of.id, started_after=window.started_after, started_before=window.started_before
         ):
@@ -400,7 +400,7 @@ class _View:
             self._seen[execution.execution_id] = ListedExecution(
                 execution.execution_id, self._of.id, job, execution.start_time.timestamp()
             )
-        self._covered.append((window.started_after.timestamp(), window.started_before.timestamp()))
+        self._covered.add(first, last)
 
     async def _calibrate(self, attempts: Sequence[Attempt[RowId]]) -> None:
         name = self._of.run.info.name
@@ -410,7 +410,7 @@ class _View:
         witnesses += [each for each in recent if each.execution_id in self._seen]
         self._note_start_times(witnesses)
         self.calibration = self._of.calibration(
-            list(self._seen.values()), witnesses, self._covered, settled_before=self._settled_before
+            list(self._seen.values()), witnesses, list(self._covered), settled_before=self._settled_before
         )
 
     async def _attempts(self) -> list[Attempt[RowId]]:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import aiohttp
@@ -272,6 +272,26 @@ async def test_a_late_start_may_be_a_doubt_s_though_a_call_under_way_may_have_st
         await run.started(under_way.number, 1, "e")
         found = await reconcile(client, of, settled_before=sent + 30, wanted=[1])
     assert found.decisions == {1: NotStarted()}
+
+
+async def test_what_started_since_an_old_doubt_is_listed_once_and_nothing_else() -> None:
+    clock = [sent := time.time()]
+    client = Lists([execution("e", FILE, sent)])
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await in_doubt(ledger, sent) as run:
+        clock[0] = old = sent + 36_000
+        other = await run.add("b", StartBatchJob(APPLICATION, FileJob("OTHER.jcl")))
+        await run.intend(other.number, 1, old)
+        await run.unknown(other.number, 1, "ConnectionLostError", "lost")
+        clock[0] = old + 20
+        await witnessed(run, client, old + 19)
+        clock[0] = sent + 72_000
+        of = ApplicationOfRun(client, ledger, run, APPLICATION, Margins())
+        found = await reconcile(client, of, settled_before=sent + 72_000, wanted=[1, 2])
+    assert found.decisions == {1: Adopted(("e",)), 2: NotStarted()}
+    listed = sorted(client.windows)
+    assert not any(after.timestamp() < sent + 33_000 and before.timestamp() > sent + 3_000 for after, before in listed)
+    assert all(after > before - timedelta(seconds=5) for (_, before), (after, _) in pairwise(listed)), listed
+    assert listed[-1][1].timestamp() > sent + 72_000
 
 
 @pytest.mark.parametrize(("listed", "known"), [(OTHER_FORM, ScriptJob("KNOWN")), (None, FileJob("KNOWN.jcl"))])
