@@ -15,12 +15,14 @@ from m2async.certainty.doubts import Doubts, write_decision
 from m2async.certainty.explained import as_foreign, foreign_among, not_explained
 from m2async.certainty.law import Certainty, Law
 from m2async.certainty.reconcile import ListsExecutions
+from m2async.certainty.start_times import Apart
 from m2async.certainty.verdict import OnUnknown, Verdict, verdict
 
 __all__ = [
     "ANY_TIME",
     "Adopted",
     "Ambiguous",
+    "Apart",
     "ApplicationOfRun",
     "Calibration",
     "Certainty",

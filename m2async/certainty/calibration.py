@@ -60,6 +60,14 @@ class Calibration:
         """Whether the list is known to show what was started, and when."""
         return self.seen >= _ENOUGH and not self.missing
 
+    def apart(self, expected: Margins) -> float:
+        """Give the seconds after an attempt's end from which on another's window does not touch its own.
+
+        Infinite where start times are not known to be as good as expected.
+        """
+        is_known = self.is_sound and self.kinds and self.is_right and self.margins == expected
+        return expected.late + 2 * (expected.uncertainty + expected.resolution) if is_known else math.inf
+
     def holds_for(self, attempt: Attempt[Any]) -> bool:
         """Whether the list is known to show what was started, and when, up to the end of an attempt."""
         return self.is_sound and attempt.ended_at is not None and attempt.ended_at <= self.until

@@ -15,7 +15,7 @@ from m2async.certainty.adopt import Adopted, Ambiguous, Decision, Margins, NotSt
 from m2async.certainty.application import ApplicationOfRun
 from m2async.certainty.explained import OutOfTime
 from m2async.certainty.reconcile import ListsExecutions, Reconciled, learn_start_times, reconcile
-from m2async.certainty.start_times import Precision
+from m2async.certainty.start_times import Apart, Precision
 from m2async.clock import CLOCK_TOLERANCE, steady_time
 from m2async.errors import CallError
 from m2async.ledger import HistoryEntry, Ledger, RunView
@@ -120,10 +120,9 @@ class Doubts(Generic[T]):
         """Take note that a row was answered: its execution shows what start times mean."""
         self._learning.answered(application_id, number)
 
-    def apart(self, application_id: str) -> float | None:
-        """Give the seconds between two attempts with which their windows do not touch; None if that is not known."""
-        bounds = self._learning.precision[application_id].bounds
-        return None if bounds is None else bounds.apart
+    def apart(self, application_id: str) -> Apart:
+        """Say how far two attempts must be apart that their windows do not touch."""
+        return self._learning.precision[application_id].apart
 
     async def learn(self) -> None:
         """Learn what start times mean once enough was answered, until cancelled."""

@@ -412,6 +412,7 @@ class _View:
         self.calibration = self._of.calibration(
             list(self._seen.values()), witnesses, list(self._covered), settled_before=self._settled_before
         )
+        self._of.precision.calibrated(self.calibration, self._of.margins)
 
     async def _attempts(self) -> list[Attempt[RowId]]:
         """Open attempts by the service's clock: those that are not wanted, or too young, just compete."""

@@ -85,6 +85,18 @@ class StartBounds(NamedTuple):
         return self.window(uptimes._replace(ended=uptimes.sent + self.slowest))
 
 
+class Apart(NamedTuple):
+    """How many seconds after the end of an attempt another one begins whose window does not touch its own.
+
+    Arguments:
+        closely: where start times bound both; None where these bound nothing.
+        by_clocks: by the clocks alone; infinite where the list is not known to show when something was started.
+    """
+
+    closely: float | None = None
+    by_clocks: float = math.inf
+
+
 class Precision:
     """What is known, while a run goes on, of how far the start times of one application are off.
 
@@ -96,8 +108,18 @@ class Precision:
     def __init__(self) -> None:
         self.bounds: StartBounds | None = None
         self.is_refuted: bool = False
+        self._by_clocks = math.inf
         self._boot, self._at = "", 0.0
         self._of_attempts: dict[Hashable, StartBounds] = {}
+
+    @property
+    def apart(self) -> Apart:
+        """How far attempts must be apart, as far as is known by the last look."""
+        return Apart(None if self.bounds is None else self.bounds.apart, self._by_clocks)
+
+    def calibrated(self, calibration: Calibration, expected: Margins) -> None:
+        """Take note of how the list behaves, beside what was expected of it."""
+        self._by_clocks = calibration.apart(expected)
 
     def of_attempt(self, opened: OpenAttempt, start_times: StartTimes) -> StartBounds | None:
         """Say how far the start time of an attempt can be off; what was once known of an attempt stays.

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from m2async.certainty import Certainty, Law
+from m2async.certainty import Apart, Certainty, Law
 from m2async.clock import CLOCK_TOLERANCE
 
 WIDE = 2 * (CLOCK_TOLERANCE + 1.0)
@@ -21,11 +21,19 @@ WIDE = 2 * (CLOCK_TOLERANCE + 1.0)
 class _Doubt(NamedTuple):
     """When an attempt whose answer was lost ended; whether its window is narrow where start times bound it at all.
 
-    One that an earlier process left has no end: it is waited for until it is decided.
+    One that an earlier process left has no end: it is waited for until it is decided. Of one that is given up it will
+    never be known what became of it.
     """
 
     ended: float
     is_narrow: bool
+    is_given_up: bool = False
+
+    def until(self, apart: Apart, wide: float) -> float:
+        """Say from when on a further attempt's window does not touch its own; infinite if it must be decided first."""
+        if self.is_narrow and apart.closely is not None:
+            return self.ended + apart.closely
+        return self.ended + (wide if self.is_given_up and apart.by_clocks == math.inf else apart.by_clocks)
 
 
 class Lane:
@@ -64,13 +72,12 @@ class Lane:
             return math.inf
         return max(now, *self._holds.values()) if self._holds else now
 
-    def opens_at(self, now: float, apart: float | None, *, reserved: int = 0) -> float:
+    def opens_at(self, now: float, apart: Apart, *, reserved: int = 0) -> float:
         """Say from when on a further job may be sent; infinite where something must end first.
 
         Arguments:
             now: the time.
-            apart: seconds between the end of an attempt and the beginning of the next with which their windows do not
-                touch; None where start times bound nothing.
+            apart: how far attempts must be apart that their windows do not touch.
             reserved: how many count as sent besides.
         """
         if self._holds:
@@ -78,11 +85,8 @@ class Lane:
         if self._certainty.is_exact:
             is_free = not (self._under_way or self._doubts or reserved)
             return max(self._holds.values(), default=now) if is_free else math.inf
-        until = {
-            job: ended + (apart if is_narrow and apart is not None else self._wide)
-            for job, (ended, is_narrow) in self._doubts.items()
-        }
-        opens_at = max([now, *self._holds.values(), *until.values()])
+        until = [doubt.until(apart, self._wide) for doubt in self._doubts.values()]
+        opens_at = max([now, *self._holds.values(), *until])
         if opens_at > now:
             return opens_at
         self._doubts.clear()  # whose windows are over
@@ -126,9 +130,9 @@ class Lane:
 
     def decided(self, job: Hashable, *, is_known: bool = True) -> None:
         """Take note that it is known what became of a job, or never will be: then its window counts till it is over."""
-        doubt = self._doubts.get(job)
-        if doubt is not None and (is_known or self._certainty.is_exact or doubt.ended == math.inf):
-            del self._doubts[job]
+        doubt = self._doubts.pop(job, None)
+        if doubt is not None and not is_known and not self._certainty.is_exact and doubt.ended < math.inf:
+            self._doubts[job] = doubt._replace(is_given_up=True)
         self._holds.pop(job, None)
 
     def hold(self, job: Hashable, until: float) -> None:

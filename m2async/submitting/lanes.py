@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple
 
-from m2async.certainty import Certainty
+from m2async.certainty import Apart, Certainty
 from m2async.errors import CallError, NotSentError
 from m2async.ledger import LedgerRow
 from m2async.service import StartBatchJob
@@ -64,7 +64,7 @@ class Lanes:
         certainty: Certainty,
         *,
         settle: float | None,
-        apart: Callable[[str], float | None],
+        apart: Callable[[str], Apart],
         requeue: Callable[[Submission], None],
     ) -> None:
         self._certainty = certainty
@@ -125,7 +125,7 @@ class Lanes:
         lane = self._lane_of(job.to_send).lane
         if error is not None and error.may_have_started:
             if self._settle is not None:
-                bounds_it = error.ended_by_service and self._apart(job.to_send.application_id) is not None
+                bounds_it = error.ended_by_service and self._apart(job.to_send.application_id).closely is not None
                 lane.lost(job, _now(), is_narrow=bounds_it)
         elif not isinstance(error, NotSentError):
             lane.answered(job, _now())
@@ -160,6 +160,12 @@ class Lanes:
             if goes_again and self._certainty.is_exact:
                 waiting.lane.reserved.add(job)
             self._let_go(waiting)
+
+    def look_again(self) -> None:
+        """Let jobs go on that were waiting for more to be known of start times."""
+        for waiting in list(self._lanes.values()):
+            if waiting.jobs:
+                self._let_go(waiting)
 
     def hold(self, row: LedgerRow, seconds: float) -> None:
         """Let nothing of a row's name be sent for so long, unless it is decided before what became of the row."""

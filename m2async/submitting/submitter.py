@@ -21,7 +21,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from structlog.typing import FilteringBoundLogger
 
-from m2async.certainty import Adopted, Ambiguous, Decision, Doubts, NotStarted, OnUnknown, StartedTogether
+from m2async.certainty import Adopted, Ambiguous, Apart, Decision, Doubts, NotStarted, OnUnknown, StartedTogether
 from m2async.errors import CallError, NotSentError, SubmissionStoppedError, WrongEventLoopError
 from m2async.events import Events
 from m2async.ledger import Ledger, LedgerError, Run
@@ -406,6 +406,7 @@ class Submitter(WatchedSubmitter):
         """Go on with jobs that were looked for; what was found is written for all of them together."""
         with anyio.CancelScope(shield=True):  # what was found is written and told, then may anything end
             await asyncio.gather(*(self._carry_out(self._leftovers.waiting(job), found) for job, found in decisions))
+        self._lanes.look_again()
 
     async def _carry_out(self, job: Submission, decision: Decision) -> None:
         """Have it written what was found, and end the job with it, or have it sent again."""
@@ -482,8 +483,8 @@ class Submitter(WatchedSubmitter):
     def _spawn(self, feed: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._check_open().start_soon(feed)
 
-    def _apart(self, application_id: str) -> float | None:
-        return None if self._doubts is None else self._doubts.apart(application_id)
+    def _apart(self, application_id: str) -> Apart:
+        return Apart() if self._doubts is None else self._doubts.apart(application_id)
 
     def _check_open(self) -> TaskGroup:
         if self._tasks is not None:

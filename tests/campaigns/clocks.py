@@ -356,8 +356,7 @@ class UnderLaw:
 
     def may_send(self) -> bool:
         """Wait until a job may be sent; tells whether one may before something is decided."""
-        bounds = self.precision.bounds
-        opens_at = self.lane.opens_at(self.world.uptime(), None if bounds is None else bounds.apart)
+        opens_at = self.lane.opens_at(self.world.uptime(), self.precision.apart)
         if self.is_obeyed and opens_at != math.inf:
             self.world.wait(opens_at - self.world.uptime())
         return not self.is_obeyed or opens_at != math.inf

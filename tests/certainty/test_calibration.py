@@ -128,3 +128,15 @@ def test_a_witness_of_which_it_is_hardly_known_when_it_was_sent_tells_nothing_of
     )
     assert found.seen == 0
     assert found.margins.uncertainty == MARGINS.uncertainty
+
+
+def test_how_far_attempts_must_be_apart_is_known_only_where_start_times_are_as_good_as_expected() -> None:
+    known = MARGINS.late + 2 * (MARGINS.uncertainty + MARGINS.resolution)
+    assert seen(*[0.0] * 5).apart(MARGINS) == known
+    few, coarse, ahead, scattered = (
+        seen(*[0.0] * 4),
+        seen(*[0.0] * 5, unit=60.0),
+        seen(*[30.0] * 5),
+        seen(-9, 9, 0, 0, 0),
+    )
+    assert {found.apart(MARGINS) for found in (few, coarse, ahead, scattered)} == {math.inf}

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from m2async.certainty import Apart
 from m2async.certainty.law import Certainty
 from m2async.submitting.lane import WIDE, Lane
 
-APART = 0.2
+APART = Apart(0.2, 30.0)
 LATE = 5.0
 
 
@@ -43,20 +44,24 @@ def test_after_a_loss_a_name_waits_until_the_window_is_over_and_not_until_it_is_
     assert one.opens_at(2.3, APART) <= 2.3
 
 
-@pytest.mark.parametrize("apart", [APART, None])
-def test_where_start_times_do_not_bound_it_the_window_by_the_clocks_is_waited_for(apart: float | None) -> None:
+@pytest.mark.parametrize("is_narrow", [True, False])
+def test_where_start_times_do_not_bound_it_the_window_by_the_clocks_is_waited_for(*, is_narrow: bool) -> None:
     one = lane()
     one.send("a", 3.0)
-    one.lost("a", 6.0, is_narrow=False)  # as the client gave up, or little was known then
+    one.lost("a", 6.0, is_narrow=is_narrow)  # else the client gave up, or little was known then
     one.leave("a")
-    assert one.opens_at(6.0, apart) == 6.0 + LATE + WIDE
-    one.send("b", 3.0)
-    one.lost("b", 6.5, is_narrow=True)
-    one.leave("b")
-    assert one.opens_at(6.5, None) == 6.5 + LATE + WIDE  # of which nothing is known any more
-    one.decided("b")
+    apart = Apart(None if is_narrow else 0.2, 30.0)
+    assert [one.opens_at(now, apart) for now in (6.0, 36.0)] == [36.0, 36.0]
+
+
+def test_where_not_even_the_clocks_bound_it_it_is_waited_for_until_it_is_decided() -> None:
+    one = lane()
+    one.send("a", 1.0)
+    one.lost("a", 2.0, is_narrow=True)
+    one.leave("a")
+    assert one.opens_at(100.0, Apart()) == math.inf
     one.decided("a")
-    assert one.opens_at(7.0, apart) <= 7.0
+    assert one.opens_at(7.0, Apart()) <= 7.0
 
 
 def test_what_will_never_be_known_is_waited_for_until_its_window_is_over() -> None:
@@ -65,8 +70,9 @@ def test_what_will_never_be_known_is_waited_for_until_its_window_is_over() -> No
     one.lost("a", 2.0, is_narrow=False)
     one.leave("a")
     one.decided("a", is_known=False)
-    assert one.opens_at(7.0, APART) == 2.0 + LATE + WIDE
-    assert one.opens_at(2.0 + LATE + WIDE, APART) <= 2.0 + LATE + WIDE
+    assert one.opens_at(7.0, APART) == 2.0 + APART.by_clocks
+    until = 2.0 + LATE + WIDE
+    assert [one.opens_at(now, Apart()) for now in (7.0, until)] == [until, until]
     one.look_for("of an earlier process")
     assert one.opens_at(20.0, APART) == math.inf
     one.decided("of an earlier process", is_known=False)
@@ -142,15 +148,15 @@ def test_what_is_sent_later_than_its_turn_came_counts_from_then_on() -> None:
 
 @given(STEPS, st.sampled_from([0.0, 0.001, 0.05]), st.sampled_from([0.05, 0.5]))
 def test_no_job_that_is_sent_in_its_turn_touches_the_window_of_one_whose_answer_was_lost_before(
-    steps: list[tuple[str, float]], target: float, apart: float
+    steps: list[tuple[str, float]], target: float, closely: float
 ) -> None:
-    one, now = lane(target), 0.0
+    one, now, apart = lane(target), 0.0, Apart(closely)
     under_way: list[int] = []
     doubts: dict[int, float] = {}
     for number, (what, seconds) in enumerate(steps):
         now += seconds
         if what == "send" and one.opens_at(now, apart) <= now:
-            assert all(now >= ended + apart - 1e-9 for ended in doubts.values())
+            assert all(now >= ended + closely - 1e-9 for ended in doubts.values())
             assert target or not (under_way or doubts)
             one.send(number, now)
             under_way.append(number)

@@ -29,10 +29,11 @@ from m2async import (
     TokenBucket,
     open_ledger,
 )
-from m2async.certainty import Certainty
+from m2async.certainty import Apart, Certainty
 from m2async.ledger import RowState
 from m2async.submitting.intake import Caller, Submission
 from m2async.submitting.lanes import Lanes
+from tests.virtual_time import in_virtual_time
 
 APPLICATION = "carddemolocalapplication23"
 
@@ -172,7 +173,7 @@ def test_a_certainty_that_cannot_be_is_refused(endpoint: LocalEndpoint) -> None:
 
 async def test_of_those_that_wait_in_a_lane_what_was_sent_before_goes_first_and_then_as_they_came() -> None:
     let_go: list[Submission] = []
-    lanes = Lanes(Certainty(0.0), settle=5.0, apart=lambda _: None, requeue=let_go.append)
+    lanes = Lanes(Certainty(0.0), settle=5.0, apart=lambda _: Apart(), requeue=let_go.append)
     jobs = [Submission(str(number), request("ONE"), Caller()) for number in range(4)]
     jobs[3].attempts = 1
     assert [lanes.enter(job) for job in jobs] == [True, False, False, False]
@@ -183,12 +184,32 @@ async def test_of_those_that_wait_in_a_lane_what_was_sent_before_goes_first_and_
     assert [job.key for job in let_go] == ["3", "1", "2"]
 
 
+@in_virtual_time
+async def test_a_name_goes_on_when_its_window_is_over_by_the_clocks_once_these_are_known_to_bound_it() -> None:
+    let_go: list[Submission] = []
+    apart = Apart()
+    lanes = Lanes(Certainty(), settle=5.0, apart=lambda _: apart, requeue=let_go.append)
+    lost, other = (Submission(key, request("ONE"), Caller()) for key in ("lost", "other"))
+    assert lanes.enter(lost)
+    assert lanes.may_send(lost)
+    lanes.answered(lost, closed())
+    lanes.leave(lost)
+    assert not lanes.enter(other)
+    await asyncio.sleep(8.0)
+    apart = Apart(by_clocks=11.0)
+    lanes.look_again()
+    await asyncio.sleep(2.9)
+    assert let_go == []
+    await asyncio.sleep(0.2)
+    assert let_go == [other]
+
+
 @pytest.mark.parametrize(("certainty", "may_go"), [(0.0, False), (0.001, True)])
 async def test_a_job_that_an_earlier_process_left_is_waited_for_until_it_is_decided_only_where_one_goes_at_once(
     certainty: float, may_go: bool
 ) -> None:
     """Else it holds its name for as long as its window is open."""
-    lanes = Lanes(Certainty(certainty), settle=5.0, apart=lambda _: None, requeue=lambda _: None)
+    lanes = Lanes(Certainty(certainty), settle=5.0, apart=lambda _: Apart(), requeue=lambda _: None)
     left, other = (Submission(key, request("ONE"), Caller()) for key in ("left", "other"))
     lanes.look_for(left)
     assert lanes.enter(other) is may_go
