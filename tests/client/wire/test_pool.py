@@ -128,8 +128,8 @@ async def pooling(
     tls: ssl.SSLContext | None = None,
     *,
     max_connections: int = 8,
-    connect_timeout: float = 10.0,
-    read_timeout: float = 10.0,
+    connect_timeout: float = 60.0,
+    read_timeout: float = 60.0,
 ) -> AsyncIterator[Pool]:
     """A pool for the server; when it is closed nothing may be left of it."""
     pool = Pool(
@@ -179,6 +179,12 @@ def grow_old(pool: Pool) -> None:
     """Let as much time pass for the idle connections as they may be idle."""
     for connection in pool._idle:
         connection.idle_since -= IDLE_SECONDS + 1
+
+
+def make_due(pool: Pool) -> None:
+    """Let as much time pass for the calls under way as their answers may take."""
+    for connection in pool._connections:
+        connection._deadline = 0.0
 
 
 async def turns(count: int = 10) -> None:
@@ -256,7 +262,8 @@ async def test_a_connection_that_was_idle_too_long_is_not_used_again(
 async def test_connections_that_are_idle_too_long_are_closed_without_a_call(
     server: Server, tls: ssl.SSLContext | None
 ) -> None:
-    async with pooling(server, tls, read_timeout=0.1) as pool:
+    async with pooling(server, tls) as pool:
+        pool._tick = 0.01
         await asyncio.gather(call(pool, b"1"), call(pool, b"2"))
         grow_old(pool)
         await server.until(lambda: not server.alive)
@@ -482,7 +489,7 @@ async def play(steps: list[tuple[str, int]], max_connections: int) -> None:
             if not peer.transport.is_closing():
                 peer.answer(data)
         if calls:
-            _, hanging = await asyncio.wait(calls.values(), timeout=10)
+            _, hanging = await asyncio.wait(calls.values(), timeout=60)
             assert not hanging, "somebody waits for ever"
         check_places(pool)
     for number, task in calls.items():
@@ -688,7 +695,7 @@ def stop_reading(peer: Peer) -> None:
     asyncio.get_running_loop().call_soon(peer.transport.pause_reading)  # uvloop starts to read after connection_made
 
 
-async def check_half_sent(server: Server, is_tls: bool, end: Callable[[], None], *, read_timeout: float = 10.0) -> None:
+async def check_half_sent(server: Server, is_tls: bool, end: Callable[[], None], *, read_timeout: float = 60.0) -> None:
     """End a call whose request is too large for the buffers, and that the server does not read."""
     async with pooling(server, client_context() if is_tls else None, read_timeout=read_timeout) as pool:
         under_way = asyncio.create_task(call(pool, BIG))
@@ -782,8 +789,7 @@ async def test_after_the_whole_request_arrived_no_error_denies_it(
             elif end == "aclose":
                 await pool.aclose()
             elif end == "timeout":
-                for connection in pool._connections:
-                    connection._deadline = 0.0
+                make_due(pool)
             with pytest.raises(CallError) as caught:
                 await under_way
             assert type(caught.value) is (AnswerTimeoutError if end == "timeout" else ConnectionLostError)
@@ -859,10 +865,14 @@ async def test_every_overdue_call_times_out_within_a_tenth_of_the_timeout(
 
 async def test_a_late_answer_reaches_nobody(server: Server, tls: ssl.SSLContext | None) -> None:
     server.on_data = nothing
-    async with pooling(server, tls, max_connections=1, read_timeout=0.1) as pool:
+    async with pooling(server, tls, max_connections=1) as pool:
+        pool._tick = 0.01
         for number in range(3):
+            slow = asyncio.create_task(call(pool, b"slow"))
+            await server.until(lambda: len(server.peers) > number and server.requests[number].endswith(b"slow"))  # noqa: B023
+            make_due(pool)
             with pytest.raises(AnswerTimeoutError):
-                await call(pool, b"slow")
+                await slow
             with contextlib.suppress(RuntimeError):  # uvloop's, where the transport is gone already
                 server.peers[-1].answer(b"late")
             server.on_data = echo
