@@ -55,7 +55,7 @@ class Service:
         async def awaited() -> Any:
             return await what
 
-        return self.loop.run_until_complete(asyncio.wait_for(awaited(), 30))
+        return self.loop.run_until_complete(asyncio.wait_for(awaited(), 60))
 
     def run_use(self, use: Callable[[], Awaitable[object]]) -> object:
         return self.run(_awaited(use))
@@ -105,7 +105,7 @@ def said(use: Callable[[], Awaitable[object]]) -> str:
     """Give what a use in a new event loop ends in."""
 
     async def used() -> object:
-        return await asyncio.wait_for(_awaited(use), 5)
+        return await asyncio.wait_for(_awaited(use), 60)
 
     try:
         return repr(asyncio.run(used()))
@@ -313,7 +313,7 @@ def test_one_event_loop_after_another_uses_a_pacer_whoever_waited_in_those_befor
         return got
 
     assert asyncio.run(invocation(1_000, 0.2)) < 10
-    assert [asyncio.run(invocation(2, 10)) for _ in range(2)] == [4, 4]
+    assert [asyncio.run(invocation(2, 60)) for _ in range(2)] == [4, 4]
 
 
 def test_those_whom_a_closed_event_loop_left_waiting_get_no_token_of_a_pacer() -> None:

@@ -214,7 +214,7 @@ _pieces = st.sampled_from(
 _contents = st.binary(max_size=200) | st.lists(_pieces, max_size=20).map(lambda pieces: "".join(pieces).encode())
 
 
-@settings(max_examples=600, deadline=5_000)
+@settings(max_examples=600)
 @given(_contents, st.sampled_from([None, *FORMATS]))
 def test_no_bytes_raise_anything_but_a_manifest_error(
     content: bytes, form: Literal["csv", "jsonl", "yaml"] | None

@@ -94,7 +94,7 @@ async def wire(url: str, source: CredentialsSource, max_connections: int = 64) -
     assert parts.hostname is not None
     assert parts.port is not None
     pool = Pool(
-        parts.hostname, parts.port, tls=None, max_connections=max_connections, connect_timeout=5, read_timeout=5
+        parts.hostname, parts.port, tls=None, max_connections=max_connections, connect_timeout=60, read_timeout=60
     )
     transport = WireTransport(url, "us-east-1", source, pool)
     try:
