@@ -334,8 +334,9 @@ async def test_two_ledgers_on_purpose_need_a_word(tmp_path: Path, endpoint: Loca
 
 
 async def submitted_beside(path: Path, endpoint: LocalEndpoint, *options: str, others: int) -> Ended:
-    """Start the jobs, of which somebody else starts so many while it goes on."""
-    command = ["submit", str(path), "--no-preflight", "--rate", "40", "--output", "jsonl", *options]
+    """Start the jobs, of which somebody else starts so many before it goes on."""
+    slow = ["--rate", "0.001", "--run", "night"]
+    command = ["submit", str(path), "--no-preflight", *slow, "--output", "jsonl", *options]
     book = Book(path.parent, endpoint.url)
     async with (
         running(*command, "--ledger", str(book.path), url=endpoint.url) as process,
@@ -345,6 +346,7 @@ async def submitted_beside(path: Path, endpoint: LocalEndpoint, *options: str, o
         out = await process.stdout.receive()
         for number in range(others):
             await client.start_batch_job(StartBatchJob(APPLICATION, ScriptJob(f"JOB{number}")))
+        assert (await book("rate", "night", "1000")).code == 0
         out += await written(process.stdout)
         err = await written(process.stderr)
         return Ended(await process.wait(), out.decode(), err.decode())
@@ -354,7 +356,7 @@ async def submitted_beside(path: Path, endpoint: LocalEndpoint, *options: str, o
 async def test_two_who_begin_at_the_same_moment_are_told_of_each_other_at_the_end(
     tmp_path: Path, endpoint: LocalEndpoint, options: list[str]
 ) -> None:
-    ended = await submitted_beside(manifest(tmp_path, 40), endpoint, "--run", "night", *options, others=7)
+    ended = await submitted_beside(manifest(tmp_path, 40), endpoint, *options, others=7)
     assert ended.code == 0
     assert ended.err.count("Somebody else started an execution of JOB") == 5
     assert "The same holds for 2 executions of 2 other jobs of this run: 7 executions in all" in ended.err

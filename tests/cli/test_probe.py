@@ -186,13 +186,13 @@ async def test_access_that_is_denied_ends_it_with_what_to_do() -> None:
 
 async def test_real_jobs_are_cancelled_and_recorded(url: str, tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    options = ("--rate", "40", "--seconds", "1", "--ledger", path, "--output", "json")
+    options = ("--rate", "20", "--seconds", "1", "--ledger", path, "--output", "json")  # as many as it takes at once
     ended = await m2async("probe", *REAL, *options, url=url)
     [found] = ended.lines
     assert ended.code == 0
     listed = {execution["executionId"]: execution["status"] for execution in await really_started(url)}
     assert listed.keys() == set(found["started"]) == {*found["cancelled"], *found["had_ended"]}
-    assert len(listed) == 40
+    assert len(listed) == 20
     assert all(listed[each] in {"Cancelling", "Cancelled"} for each in found["cancelled"])
     async with open_ledger(path) as ledger:
         view = await ledger.run(found["run"])
