@@ -96,8 +96,14 @@ async def test_concurrent_writes_share_commits(sqlite: SqliteLedger) -> None:
 
         async def together(writes: Callable[[], list[Awaitable[None]]]) -> None:
             """Keep the writer busy until all of them have been asked for."""
-            all_there = threading.Event()
-            busy = asyncio.ensure_future(sqlite.desk.writer.call(all_there.wait))
+            begun, all_there = threading.Event(), threading.Event()
+
+            def wait() -> None:
+                begun.set()
+                all_there.wait()
+
+            busy = asyncio.create_task(sqlite.desk.writer.call(wait))
+            await asyncio.to_thread(begun.wait)
             asked = writes()
             all_there.set()
             await asyncio.gather(busy, *asked)
