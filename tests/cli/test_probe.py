@@ -19,12 +19,16 @@ import pytest
 import typer
 
 from m2async import LocalEndpoint, ScriptJob, StartBatchJob
-from m2async.cli.probe import parse_asking, parse_load
+from m2async.cli.probe import parse_asking, parse_load, text
 from m2async.clock import steady_time
 from m2async.ledger import RowState, open_ledger
+from m2async.pacing import TokenBucket
+from m2async.probing.plans import Limits, Ramp
+from m2async.probing.summary import Setting, Starts, summarize
 from tests.campaigns.faults import really_started, serving
 from tests.cli.terminal import APPLICATION, COMMAND, m2async, on_terminal, plain, running, settings, written
 from tests.cli.test_ledger import prefixed, shell
+from tests.probing.simulated import play
 from tests.scripted import ScriptedServer, Step, error, hang, scripted, started
 
 REAL = ("-a", APPLICATION, "--start-real-jobs", "--script", "POSTTRAN")
@@ -47,34 +51,40 @@ async def slow_url() -> AsyncIterator[str]:
 # What it finds
 
 
-async def test_it_finds_a_quota_and_starts_nothing(url: str, tmp_path: Path) -> None:
+async def test_it_looks_for_the_quota_and_starts_nothing(url: str, tmp_path: Path) -> None:
+    """A busy machine sends calls in lumps: then none is told, or about. How exact it is, simulated time shows."""
     page = tmp_path / "probe.html"
     ended = await m2async("probe", "--output", "json", "--report", page, url=url)
     [found] = ended.lines
     assert ended.code == 0
-    assert found["rate"] == pytest.approx(50, rel=0.05)
-    assert found["burst"] == pytest.approx(20, rel=0.1)
-    assert found["use_rate"] < found["rate"]
-    assert found["quotas"] == [{"quota_code": "L-LOCAL001", "service_code": "m2", "calls": found["throttled"]}]
+    assert found["rate"] is None or 25 <= found["rate"] <= 100
+    assert sum(quota["calls"] for quota in found["quotas"]) == found["throttled"]
     assert found["refused"] == {"ResourceNotFoundException": found["accepted"]}
-    assert found["seconds"] < 60
     assert await really_started(url) == []
     assert "<html" in page.read_text()
 
 
-async def test_the_text_has_what_to_use_and_fits_a_terminal(url: str) -> None:
-    code, written = await on_terminal("probe", "--max-rate", "600", url=url)
-    text = plain(written)
-    lines = text[text.rindex("calls in") :].splitlines()
-    assert code == 0
-    told = re.search(r"rate   (\S+)/s(?s:.*)use:   --rate (\S+) --burst \d+", text)
+def test_the_text_has_what_to_use() -> None:
+    plan = Ramp(Limits(600.0, 60.0))
+    play(plan, TokenBucket(50, 20).try_take)
+    setting = Setting("http://127.0.0.1:9", APPLICATION, "X", "no application", 0.0, None, 0)
+    findings = summarize(plan, setting, Starts((), (), (), ()), ended_by=None)
+    told = re.search(r"rate   (\S+)/s(?s:.*)use:   --rate (\S+) --burst (\d+)", "\n".join(text(findings)))
     assert told is not None
     assert float(told[1]) == pytest.approx(50, rel=0.05)
-    assert float(told[2]) == pytest.approx(0.98 * float(told[1]), abs=1)
-    assert "Calls count before they are validated" in text
-    assert "m2 L-LOCAL001" in text
-    assert max(map(len, lines)) <= 80
-    assert await really_started(url) == []
+    assert float(told[2]) == findings.use_rate == pytest.approx(0.98 * float(told[1]), abs=1)
+    assert int(told[3]) == findings.use_burst == 19
+
+
+async def test_the_text_fits_a_terminal() -> None:
+    async with serving("--rate", "5", "--burst", "5") as url:
+        code, written = await on_terminal("probe", "--steps", "100,200", "--seconds", "0.5", url=url)
+        shown = plain(written)
+        assert code == 0
+        assert "Calls count before they are validated" in shown
+        assert "m2 L-LOCAL001" in shown
+        assert max(map(len, shown[shown.rindex("calls in") :].splitlines())) <= 80
+        assert await really_started(url) == []
 
 
 async def test_steps_have_a_line_each(url: str) -> None:
