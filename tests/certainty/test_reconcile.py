@@ -274,6 +274,21 @@ async def test_a_late_start_may_be_a_doubt_s_though_a_call_under_way_may_have_st
     assert found.decisions == {1: NotStarted()}
 
 
+async def test_what_a_later_doubt_explains_does_not_leave_an_earlier_one_open() -> None:
+    clock = [sent := time.time()]
+    client = Lists([execution("e", FILE, sent + 20)])
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await in_doubt(ledger, sent) as run:
+        clock[0] = sent + 20
+        for key in ("b", "c"):
+            await another_in_doubt(run, sent + 20, key)
+        clock[0] = sent + 30
+        await witnessed(run, client, sent + 29.5)
+        of = ApplicationOfRun(client, ledger, run, APPLICATION, Margins())
+        found = await reconcile(client, of, settled_before=sent + 30, wanted=[1, 2, 3])
+    either = Ambiguous(("e",), surely_started=False)
+    assert found.decisions == {1: NotStarted(), 2: either, 3: either}
+
+
 async def test_what_started_since_an_old_doubt_is_listed_once_and_nothing_else() -> None:
     clock = [sent := time.time()]
     client = Lists([execution("e", FILE, sent)])
@@ -313,8 +328,8 @@ async def test_a_late_start_may_be_a_doubt_s_though_its_job_is_listed_in_other_t
     assert decision == NotStarted()
 
 
-async def another_in_doubt(run: Run, at: float) -> None:
-    other = await run.add("b", StartBatchJob(APPLICATION, FileJob("POSTTRAN.jcl")))
+async def another_in_doubt(run: Run, at: float, key: str = "b") -> None:
+    other = await run.add(key, StartBatchJob(APPLICATION, FileJob("POSTTRAN.jcl")))
     await run.intend(other.number, 1, at)
     await run.unknown(other.number, 1, "ConnectionLostError", "lost")
 
