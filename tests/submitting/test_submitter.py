@@ -908,10 +908,14 @@ async def test_a_key_is_one_request_s_and_one_caller_s_at_a_time() -> None:
 async def test_in_exact_mode_jobs_of_one_name_wait_for_each_other_and_others_do_not() -> None:
     most: Counter[str] = Counter()
     now: Counter[str] = Counter()
+    both_were_sent = asyncio.Event()
 
     async def answer(name: str, number: int) -> str:
         now[name] += 1
         most[name] = max(most[name], now[name])
+        if len(most) == 2:
+            both_were_sent.set()
+        await both_were_sent.wait()  # however long the other's intent takes to be durable
         for _ in range(3):
             await asyncio.sleep(0)
         now[name] -= 1
