@@ -15,6 +15,9 @@ from m2async.client.wire.http11 import Response
 from m2async.clock import ServiceClock
 from m2async.errors import M2ServiceException, UnreadableAnswerError, service_exception
 
+_FAR = 86_400.0
+"""Seconds: no service takes a signature that is a day off."""
+
 
 class Answer(NamedTuple):
     """A successful answer: its members as the service names them, and the request id."""
@@ -32,9 +35,16 @@ def read_answer(response: Response) -> Answer:
 
 
 def read_clock(clock: ServiceClock, response: Response, sent_at: float) -> bool:
-    """Read the service's clock off the answer to a request of this local time; tells whether it has a date."""
+    """Read the service's clock off the answer to a request of this local time; tells whether it has its date.
+
+    A service does what was asked for only if the signature's date is near to its own. So a date that is far from what
+    is known by then is of something else, unless it comes with an error.
+    """
     date = parse_date(response.header(b"date"))
     if date is None:
+        return False
+    ahead = date.timestamp() - sent_at - (clock.offset or 0.0)
+    if abs(ahead) > _FAR and response.status < HTTPStatus.MULTIPLE_CHOICES:
         return False
     clock.read(date.timestamp(), sent_at, clock.local_time())
     return True

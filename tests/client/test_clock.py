@@ -105,6 +105,23 @@ async def test_a_date_that_is_none_tells_nothing(value: str) -> None:
         assert client.clock_offset is None
 
 
+@pytest.mark.parametrize("ahead", [-20_000 * 24 * HOUR, -25 * HOUR, 25 * HOUR, 2_000_000 * 24 * HOUR])
+async def test_a_date_that_no_signature_would_be_taken_at_tells_something_only_with_a_refusal(ahead: float) -> None:
+    steps = [
+        dated(lambda date: answer(200, {"batchJobExecutions": []}, date), ahead),
+        dated(lambda date: error(429, "ThrottlingException", date), ahead),
+        dated(lambda date: answer(200, {"batchJobExecutions": []}, date), ahead + HOUR),
+    ]
+    async with scripted(*steps) as server, M2Client(**server.settings()) as client:
+        await listed(client)
+        assert client.clock_offset is None
+        with pytest.raises(ThrottlingException):
+            await client.start_batch_job(REQUEST)
+        assert client.clock_offset == pytest.approx(ahead, abs=10)
+        await listed(client)
+        assert client.clock_offset == pytest.approx(ahead + HOUR, abs=10)
+
+
 async def test_what_held_before_a_jump_is_kept() -> None:
     steps = [dated(lambda date: answer(200, {"batchJobExecutions": []}, date), ahead) for ahead in (0.0, HOUR, HOUR)]
     async with scripted(*steps) as server, M2Client(**server.settings()) as client:
