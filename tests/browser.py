@@ -52,8 +52,10 @@ class Watched:
         page.on("dialog", self._dismiss)
 
     async def watch(self) -> Self:
-        """Look at every request from now on."""
+        """Look at every request from now on, and at the time that it takes."""
         await self.page.route("**/*", self._route)
+        self.devtools = await self.page.context.new_cdp_session(self.page)
+        await self.devtools.send("Performance.enable", {"timeDomain": "threadTicks"})  # it counts from now on
         return self
 
     async def _dismiss(self, dialog: Any) -> None:
@@ -81,10 +83,7 @@ class Watched:
 
 async def processor_time(page: Watched) -> float:
     """Give the seconds of a processor that the page has used so far, however long it had to wait for one."""
-    devtools = await page.context.new_cdp_session(page.page)
-    await devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
-    metrics = (await devtools.send("Performance.getMetrics"))["metrics"]
-    await devtools.detach()
+    metrics = (await page.devtools.send("Performance.getMetrics"))["metrics"]
     return {metric["name"]: float(metric["value"]) for metric in metrics}["ThreadTime"]
 
 
