@@ -8,13 +8,19 @@ what decides whether a call may be repeated.
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 
 class M2AsyncError(Exception):
-    """Root of every exception that m2async raises."""
+    """Root of every exception that m2async raises.
+
+    Each goes from process to process with all that it holds, and can be copied. In the place of what cannot be pickled,
+    such as an open file that was given as a parameter, stands its text.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -24,6 +30,46 @@ class M2AsyncError(Exception):
     def code(self) -> str:
         """The error's name, as it stands in logs and in the `error.code` of an output line."""
         return type(self).__name__
+
+    # Exception makes its like by its arguments, which are what was said here, and not what it was made of.
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (type(self), self.args), {name: _portable(value) for name, value in vars(self).items()}
+
+    def __copy__(self) -> Self:
+        same = _remade(type(self), self.args)
+        vars(same).update(vars(self))
+        return same
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        same = memo[id(self)] = _remade(type(self), self.args)
+        vars(same).update({name: _deeply(value, memo) for name, value in vars(self).items()})
+        return same
+
+
+_Error = TypeVar("_Error", bound=M2AsyncError)
+
+
+def _remade(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
+    """Make an exception anew; what it holds is put into it afterwards."""
+    return kind.__new__(kind, *args)
+
+
+def _portable(value: object) -> object:
+    """Give a value as it can be pickled: itself, or else its text."""
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001 - whatever its own pickling raises
+        return repr(value)
+    return value
+
+
+def _deeply(value: object, memo: dict[int, Any]) -> object:
+    """Copy a value deeply, as far as it can be copied."""
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:  # noqa: BLE001 - whatever its own copying raises
+        return value
 
 
 class InvalidRequestError(M2AsyncError, ValueError):
