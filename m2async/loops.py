@@ -1,11 +1,18 @@
-"""Which event loop and process something belongs to: used in another, it says so before it acts."""
+"""Where something lives: in one event loop and process, which it sees to, and in a task of its own if need be."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import anyio
 
 from m2async.errors import WrongEventLoopError
+
+_T = TypeVar("_T")
 
 _process = os.getpid()  # asked for once, as it is a system call
 
@@ -46,3 +53,64 @@ class Home:
                 f"process {self._process}, from which this one was forked" if self.is_forked else "another event loop"
             )
             raise WrongEventLoopError(f"{self._what} belongs to {other}: open one of its own where it is used")
+
+
+class OwnTask(Generic[_T]):
+    """Enters and leaves a context in one task, its own, as a task group or a cancel scope in it has to be.
+
+    A failure of it while it is open goes to the event loop's exception handler, and is raised when it is left.
+    """
+
+    def __init__(self, context: AbstractAsyncContextManager[_T]) -> None:
+        self._context = context
+        self._to_leave = asyncio.Event()
+
+    async def __aenter__(self) -> _T:
+        loop = asyncio.get_running_loop()
+        self._entered: asyncio.Future[_T] = loop.create_future()
+        self._task = loop.create_task(self._live())
+        try:
+            return await self._entered
+        except BaseException:
+            self._task.cancel()
+            await uninterrupted(asyncio.gather(self._task, return_exceptions=True))
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._to_leave.set()
+        await uninterrupted(self._task)
+
+    async def _live(self) -> None:
+        try:
+            async with self._context as value:
+                if not self._entered.done():
+                    self._entered.set_result(value)
+                await self._to_leave.wait()
+        except Exception as exc:
+            if not self._entered.done():
+                self._entered.set_exception(exc)
+                return
+            if not self._to_leave.is_set():
+                told = {"message": "m2async failed in the background", "exception": exc}
+                asyncio.get_running_loop().call_exception_handler(told)
+            raise
+        finally:
+            self._entered.cancel()  # where it was cancelled itself
+
+
+async def uninterrupted(future: asyncio.Future[_T]) -> _T:
+    """Wait for a future whatever happens to the caller, and let a cancellation through only then."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):  # anyio would cancel again and again
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+    if cancelled is not None:
+        if not future.cancelled():
+            future.exception()  # counts as seen
+        raise cancelled
+    return future.result()

@@ -23,6 +23,7 @@ from m2async.dashboard.feed import Feed, Parts
 from m2async.errors import ConfigurationError
 from m2async.figures import Looks, glance
 from m2async.ledger import Ledger, LedgerError, RunNotFoundError
+from m2async.loops import OwnTask
 from m2async.pages import Pages
 
 _STYLES, _SCRIPTS = ("dashboard.css",), ("dashboard.js",)
@@ -31,14 +32,13 @@ _GRACE = 0.1  # seconds that answers have to be finished when the server ends; s
 _logger = logging.getLogger("m2async.dashboard")
 
 
-@asynccontextmanager
-async def serve(
+def serve(
     ledger: Ledger,
     client: Callable[[], AbstractAsyncContextManager[M2Client]],
     report: Callable[[str, str], None],
     *,
     port: int = 0,
-) -> AsyncGenerator[str, None]:
+) -> AbstractAsyncContextManager[str]:
     """Serve the dashboard within the block, and give the URL that a user opens.
 
     Arguments:
@@ -49,6 +49,16 @@ async def serve(
 
     Raises ConfigurationError for a port that cannot be had.
     """
+    return OwnTask(_serving(ledger, client, report, port))
+
+
+@asynccontextmanager
+async def _serving(
+    ledger: Ledger,
+    client: Callable[[], AbstractAsyncContextManager[M2Client]],
+    report: Callable[[str, str], None],
+    port: int,
+) -> AsyncGenerator[str, None]:
     try:
         listener = socket.create_server((ADDRESS, port))
     except (OSError, OverflowError) as exc:

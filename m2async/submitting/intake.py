@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import anyio
 import anyio.lowlevel
 
-from m2async.errors import CallError, M2AsyncError, SubmissionStoppedError
+from m2async.errors import CallError, SubmissionStoppedError
 from m2async.ledger import LedgerRow
 from m2async.loops import Home
 from m2async.pacing import Grant
@@ -43,7 +43,7 @@ class Results(Protocol):
     def stopped(self, error: SubmissionStoppedError, *, was_set_aside: bool) -> None:
         """Take note that the job was not sent."""
 
-    def failed(self, error: M2AsyncError, *, was_set_aside: bool) -> None:
+    def failed(self, error: Exception, *, was_set_aside: bool) -> None:
         """Take note that the job cannot be sent as it is."""
 
 
@@ -109,7 +109,7 @@ class Submission:
         """Tell that it was not sent."""
         self.results.stopped(error, was_set_aside=self.is_aside)
 
-    def failed(self, error: M2AsyncError) -> None:
+    def failed(self, error: Exception) -> None:
         """Tell that it cannot be sent as it is."""
         self.results.failed(error, was_set_aside=self.is_aside)
 
@@ -134,7 +134,7 @@ class Caller:
     def stopped(self, error: SubmissionStoppedError, *, was_set_aside: bool) -> None:
         self.failed(error, was_set_aside=was_set_aside)
 
-    def failed(self, error: M2AsyncError, *, was_set_aside: bool) -> None:
+    def failed(self, error: Exception, *, was_set_aside: bool) -> None:
         if not self.outcome.done():
             self.outcome.set_exception(error)
             self.outcome.exception()  # counts as seen also where the caller was cancelled before it could look
@@ -243,7 +243,7 @@ class JobStream:
         """Take note that a job was not sent."""
         self.failed(error, was_set_aside=was_set_aside)
 
-    def failed(self, error: M2AsyncError, *, was_set_aside: bool) -> None:
+    def failed(self, error: Exception, *, was_set_aside: bool) -> None:
         """Take note that a job cannot be sent; the iteration ends in it, after all outcomes."""
         self._failure = self._failure or error
         self._one_less(was_set_aside=was_set_aside)

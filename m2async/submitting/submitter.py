@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self, assert_never
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 from structlog.typing import FilteringBoundLogger
 
 from m2async.certainty import Adopted, Ambiguous, Apart, Decision, Doubts, NotStarted, OnUnknown, StartedTogether
 from m2async.errors import CallError, NotSentError, SubmissionStoppedError, WrongEventLoopError
 from m2async.events import Events
 from m2async.ledger import Ledger, LedgerError, Run
-from m2async.loops import Home
+from m2async.loops import Home, OwnTask
 from m2async.pacing import Pacer, RetryPolicy, TokenBucket
 from m2async.service import StartBatchJob
 from m2async.submitting.attempts import Attempts
@@ -161,8 +161,7 @@ class Submitter(WatchedSubmitter):
                 self._home, self._end, tokens=self._tokens, lanes=self._lanes, recording=self._recording,
                 sender=Sender(self._client), under_way=self._under_way, feedback=self._feedback,
             )  # fmt: skip
-            host = await stack.enter_async_context(anyio.create_task_group())
-            await host.start(self._serve)
+            self._tasks = await stack.enter_async_context(OwnTask(self._serving()))
             self._host = stack.pop_all()
         return self
 
@@ -172,12 +171,7 @@ class Submitter(WatchedSubmitter):
         if self._home.is_forked:  # what is left here is another process's, which goes on with it
             return None
         self.stop("the submitter was left before the job was sent")
-        try:
-            return await self._host.__aexit__(kind, exc, traceback)
-        except BaseExceptionGroup as group:
-            if group.exceptions == (exc,):  # what the block raised stays as it is
-                return False
-            raise
+        return await self._host.__aexit__(kind, exc, traceback)
 
     async def submit(self, request: StartBatchJob, *, key: str | None = None) -> Outcome:
         """Start one job and wait for its outcome.
@@ -278,6 +272,9 @@ class Submitter(WatchedSubmitter):
                 except OF_ONE_JOB as error:
                     self._circuits.unanswered(job)
                     job.failed(error)
+                except Exception as error:  # no error of a call: it ends the submitter, and nobody waits in vain
+                    job.failed(error)
+                    raise
 
     def _interrupted(self, job: Submission) -> None:
         """End a job that waited for its first or next attempt, or to be found, when the submitter ended."""
@@ -463,22 +460,25 @@ class Submitter(WatchedSubmitter):
         if not run.info.planned:  # else the same manifest brings its rows again
             await self._leftovers.look_for(run, self._doubts, self._events)
 
-    async def _serve(self, *, task_status: TaskStatus[None]) -> None:
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncGenerator[TaskGroup, None]:
         """Run the workers, and the feeders of `submit_many`, until `_wind_up` cancels them."""
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            self._end.may_come(partial(self._wind_up, tasks))
-            for _ in range(self._concurrency):
-                tasks.start_soon(self._work)
-            tasks.start_soon(self._resends.run)
-            if self._doubts is not None:
-                tasks.start_soon(until_the_ledger_fails, self._doubts.run, self._end.stop)
-                tasks.start_soon(until_the_ledger_fails, self._doubts.learn, self._end.stop)
-            if self._steering is not None:
-                tasks.start_soon(self._steering.follow)
-            task_status.started()
-        with anyio.CancelScope(shield=True):
-            await self._recording.all_written()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._end.may_come(partial(self._wind_up, tasks))
+                for _ in range(self._concurrency):
+                    tasks.start_soon(self._work)
+                tasks.start_soon(self._resends.run)
+                if self._doubts is not None:
+                    tasks.start_soon(until_the_ledger_fails, self._doubts.run, self._end.stop)
+                    tasks.start_soon(until_the_ledger_fails, self._doubts.learn, self._end.stop)
+                if self._steering is not None:
+                    tasks.start_soon(self._steering.follow)
+                yield tasks
+        finally:
+            self._end.come(NotSentError("the submitter failed"))  # unless it was left, or stopped
+            with anyio.CancelScope(shield=True):
+                await self._recording.all_written()
 
     def _spawn(self, feed: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._check_open().start_soon(feed)

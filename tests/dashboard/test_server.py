@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -79,17 +78,8 @@ async def served(path: Path, **client: Any) -> AsyncIterator[Dashboard]:
 
 @pytest.fixture
 async def dashboard(tmp_path: Path, endpoint: LocalEndpoint) -> AsyncIterator[Dashboard]:
-    served_, over = asyncio.get_running_loop().create_future(), asyncio.Event()
-
-    async def serve_it() -> None:  # in one task, as its task group has to be
-        async with served(tmp_path / "ledger.db", **endpoint.client_settings()) as dashboard:
-            served_.set_result(dashboard)
-            await over.wait()
-
-    task = asyncio.create_task(serve_it())
-    yield await served_
-    over.set()
-    await task
+    async with served(tmp_path / "ledger.db", **endpoint.client_settings()) as dashboard:
+        yield dashboard
 
 
 def job(script: str = "LONG") -> StartBatchJob:

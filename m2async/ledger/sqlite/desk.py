@@ -14,9 +14,10 @@ import msgspec
 
 from m2async.ledger.errors import LedgerClosedError, LedgerDamagedError
 from m2async.ledger.sqlite.file import translated
-from m2async.ledger.sqlite.group_commit import Writer, uninterrupted
+from m2async.ledger.sqlite.group_commit import Writer
 from m2async.ledger.sqlite.storage import Storage
 from m2async.ledger.sqlite.writes import Batches, Write
+from m2async.loops import uninterrupted
 
 _T = TypeVar("_T")
 

@@ -10,9 +10,7 @@ from itertools import groupby
 from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import anyio
-
-from m2async.loops import Home
+from m2async.loops import Home, uninterrupted
 
 _W = TypeVar("_W")
 _T = TypeVar("_T")
@@ -115,18 +113,3 @@ def _end(futures: Sequence[asyncio.Future[Any]], results: Sequence[object] | Non
 
 def _is_errand(entry: tuple[asyncio.Future[Any], object]) -> bool:
     return type(entry[1]) is _Errand
-
-
-async def uninterrupted(future: asyncio.Future[_T]) -> _T:
-    """Wait for a future whatever happens to the caller, and let a cancellation through only then."""
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):  # anyio would cancel again and again
-        while not future.done():
-            try:
-                await asyncio.wait([future])
-            except asyncio.CancelledError as exc:
-                cancelled = exc
-    if cancelled is not None:
-        future.exception()  # counts as seen
-        raise cancelled
-    return future.result()
