@@ -26,11 +26,22 @@ class Events:
     """Writes the log events of a submitter or tracker; parameters and secrets only if `log_params`."""
 
     def __init__(self, *, logger: FilteringBoundLogger | None = None, log_params: bool = False) -> None:
-        logger = logger or _default_logger()
-        # A lazy proxy finds its methods anew at each use; what it binds to does not.
-        self._logger = logger.bind() if hasattr(type(logger), "bind") else logger
-        self._is_enabled = _level_check(self._logger)
+        self._given = logger
         self._log_params = log_params
+        self._bound: Any = None
+        self._bound_by: dict[str, Any] | None = None
+
+    @property
+    def _logger(self) -> Any:
+        """The logger by what structlog is configured with now, which may come after whoever logs."""
+        config = structlog.get_config() if structlog.is_configured() else None
+        if self._bound is None or config != self._bound_by:
+            logger = self._given or _default_logger()
+            # A lazy proxy finds its methods anew at each use, which takes long; what it binds to does not.
+            self._bound = logger.bind() if hasattr(type(logger), "bind") else logger
+            self._bound_by = config
+            self._is_enabled = _level_check(self._bound)
+        return self._bound
 
     def started(
         self,
@@ -45,9 +56,10 @@ class Events:
         candidates: Sequence[str] = (),
     ) -> None:
         """The job was started: one event for every execution id, or for one of the candidates."""
+        logger = self._logger
         if not self._is_enabled(logging.INFO):
             return
-        self._logger.info(
+        logger.info(
             "batch_job.started",
             **self._job(key, request),
             execution_id=execution_id,

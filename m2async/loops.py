@@ -1,12 +1,14 @@
-"""Where something lives: in one event loop and process, which it sees to, and in a task of its own if need be."""
+"""Where something lives: in one event loop and process, which it sees to; in a task, or in a context, of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import Generic, TypeVar
+from contextvars import Context
+from types import CoroutineType, TracebackType, coroutine
+from typing import Any, Generic, TypeVar
 
 import anyio
 
@@ -114,3 +116,34 @@ async def uninterrupted(future: asyncio.Future[_T]) -> _T:
             future.exception()  # counts as seen
         raise cancelled
     return future.result()
+
+
+@coroutine
+def in_context(context: Context, call: Callable[[], Awaitable[_T]]) -> Generator[Any, Any, _T]:
+    """Await what a call gives in another context, step by step: the task stays the same, and so does what limits it.
+
+    `call` and all that it awaits run in the context; nothing else may run in it meanwhile.
+    """
+    run = context.run
+    begun = run(call)
+    steps = begun if isinstance(begun, CoroutineType) else _awaited(begun)
+    value: Any = None
+    error: BaseException | None = None
+    try:
+        while True:
+            waits_for = run(steps.send, value) if error is None else run(steps.throw, error)
+            value = error = None
+            try:
+                value = yield waits_for
+            except GeneratorExit:
+                run(steps.close)
+                raise
+            except BaseException as exc:  # noqa: BLE001 - thrown into it, as into what is awaited
+                error = exc
+    except StopIteration as end:
+        result: _T = end.value
+        return result
+
+
+async def _awaited(awaitable: Awaitable[_T]) -> _T:
+    return await awaitable

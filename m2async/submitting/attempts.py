@@ -9,7 +9,7 @@ import anyio
 
 from m2async.errors import CallCancelledError, CallError, M2ServiceException
 from m2async.ledger import LedgerError
-from m2async.loops import Home
+from m2async.loops import Home, in_context
 from m2async.service import SENDING, Sending, StartBatchJobResponse
 from m2async.submitting.consequences import Consequence
 from m2async.submitting.end import End
@@ -109,11 +109,12 @@ class Attempts:
         """
         answer: StartBatchJobResponse | Consequence | None = None
         sending = Sending(partial(self._may_begin, job))
-        SENDING.set(sending)
+        context = job.context.copy()
+        context.run(SENDING.set, sending)
         self._under_way.add(scope, sending)
         try:
             try:
-                answer = await self._sender.send(job.to_send, job.not_after)
+                answer = await in_context(context, partial(self._sender.send, job.to_send, job.not_after))
             except CallError as error:
                 held_back = sending.was_held_back or not self._may_be_sent(job)
                 if not held_back or sending.has_begun is not False or isinstance(error, M2ServiceException):

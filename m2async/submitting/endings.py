@@ -21,24 +21,32 @@ class Endings:
 
     def started(self, job: Submission, execution_id: str, request_id: str | None = None) -> Started:
         """End a job that was started."""
-        self._events.started(job.key, job.request, execution_id, request_id, job.attempts, job.elapsed)
+        job.tell(self._events.started, job.key, job.request, execution_id, request_id, job.attempts, job.elapsed)
         return started(job, execution_id, request_id, before=job.sent_nothing)
 
     def found(self, job: Submission, decision: Adopted | StartedTogether) -> Started:
         """End a job that was found to have been started: as an execution, or as one of several."""
         id_ = decision.execution_id if isinstance(decision, Adopted) else None
         candidates = () if isinstance(decision, Adopted) else decision.execution_ids
-        self._events.started(
-            job.key, job.request, id_, None, job.attempts, job.elapsed, adopted=True, candidates=candidates
+        job.tell(
+            self._events.started,
+            job.key,
+            job.request,
+            id_,
+            None,
+            job.attempts,
+            job.elapsed,
+            adopted=True,
+            candidates=candidates,
         )
         return started(job, id_, adopted=True, before=job.sent_nothing, candidates=candidates)
 
     def rejected(self, job: Submission, error: CallError) -> Rejected:
         """End a job that was surely not started."""
-        self._events.rejected(job.key, job.request, error, job.attempts, job.elapsed)
+        job.tell(self._events.rejected, job.key, job.request, error, job.attempts, job.elapsed)
         return rejected(job, error)
 
     def unknown(self, job: Submission, error: CallError, candidates: tuple[str, ...] = ()) -> Unknown:
         """End a job of which it is not known whether it was started."""
-        self._events.unknown(job.key, job.request, error, job.attempts, job.elapsed)
+        job.tell(self._events.unknown, job.key, job.request, error, job.attempts, job.elapsed)
         return unknown(job, error, candidates, before=job.sent_nothing)

@@ -7,6 +7,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from contextvars import Context, copy_context
 from time import monotonic
 from typing import Any, Protocol
 
@@ -29,6 +30,9 @@ Request = StartBatchJob | tuple[str, StartBatchJob] | LedgerRow
 
 class Results(Protocol):
     """Whoever waits for a job's outcome."""
+
+    context: Context
+    """The context variables of whoever submitted it, as they were then."""
 
     @property
     def abandoned(self) -> bool:
@@ -79,6 +83,15 @@ class Submission:
         self._began = monotonic()
 
     @property
+    def context(self) -> Context:
+        """The context variables of whoever submitted it."""
+        return self.results.context
+
+    def tell(self, log: Callable[..., None], *what: object, **more: object) -> None:
+        """Log an event of it, in the context of whoever submitted it."""
+        self.context.copy().run(log, *what, **more)
+
+    @property
     def elapsed(self) -> float:
         """Seconds since a worker took it on."""
         return monotonic() - self._began
@@ -118,6 +131,7 @@ class Caller:
     """Somebody in `submit`."""
 
     def __init__(self) -> None:
+        self.context: Context = copy_context()
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     @property
@@ -185,6 +199,7 @@ class JobStream:
         spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
         stop_error: Callable[[], SubmissionStoppedError],
     ) -> None:
+        self.context: Context = copy_context()
         self._home: Home | None = None
         self._requests = requests
         self._room = asyncio.Semaphore(ahead)  # taken for each job that is read, given back with its outcome
@@ -203,7 +218,7 @@ class JobStream:
         """Wait for the next outcome; raises StopAsyncIteration once there is none to come."""
         if self._feeder is None:
             self._home = Home("the iterator")
-            self._spawn(self._feed)
+            self.context.copy().run(self._spawn, self._feed)
             self._feeder = anyio.CancelScope()
             self._open = 1
         assert self._home is not None  # noqa: S101 - set with the feeder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextvars import Context, copy_context
+
 from m2async.certainty import Doubts
 from m2async.clock import steady_time
 from m2async.events import Events
@@ -26,9 +28,9 @@ class Leftovers:
             events.left(run.info.name, counts[RowState.UNKNOWN], counts[RowState.PENDING])
         if doubts is None:
             return
-        rows = [row async for row in run.rows(RowState.UNKNOWN)]
+        nobody, rows = _Nobody(), [row async for row in run.rows(RowState.UNKNOWN)]
         for row in sorted(rows, key=lambda row: row.ended_at or 0.0):
-            self._jobs[row.number] = job = Submission(row.key, row.request, _Nobody(), row)
+            self._jobs[row.number] = job = Submission(row.key, row.request, nobody, row)
             job.begin()
             job.is_entered, job.attempts, job.in_doubt = True, row.attempts, remembered(row)
             doubts.park(job, row.request.application_id, row.number, ended_at=row.ended_at)
@@ -55,9 +57,12 @@ class Leftovers:
 
 
 class _Nobody:
-    """Waits for no outcome: what is found is logged, and in the ledger."""
+    """Waits for no outcome: what is found is in the ledger, and logged in the context of who opened the submitter."""
 
     abandoned = True
+
+    def __init__(self) -> None:
+        self.context: Context = copy_context()
 
     def set_aside(self) -> bool:
         return False

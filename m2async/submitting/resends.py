@@ -39,7 +39,7 @@ class Resends:
             job.failed_at = self._tokens.pause.working_time()
         job.failures += 1
         wait = wait_before_resend(self._policy, job.failures, error)
-        self._events.retry(job.key, job.request, error, job.attempts, wait)
+        job.tell(self._events.retry, job.key, job.request, error, job.attempts, wait)
         self._timers[job] = asyncio.get_running_loop().call_later(wait, self._due, job, error.may_have_started)
 
     def by_budget(self, job: Submission) -> None:

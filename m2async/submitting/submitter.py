@@ -78,7 +78,8 @@ class Submitter(WatchedSubmitter):
         grace: seconds that the calls under way get to be answered when the submitter is left early;
             what is still open then is unknown.
         start_anyway: send although the service shows executions of the run's jobs that the ledger does not explain.
-        logger: a structlog logger to use instead of the host's pipeline.
+        logger: a structlog logger to use instead of the host's pipeline. Events of a job bear the context variables
+            of whoever submitted it, all others of whoever opened the submitter.
         log_params: whether log events hold the jobs' parameters and the names of their secrets.
 
     Use it as an async context manager; it leaves no task behind. Entering it raises SentElsewhereError if the run
@@ -197,6 +198,9 @@ class Submitter(WatchedSubmitter):
         further ahead than the workers need; a plain one is read in the event loop, and should not block. Without a
         key a request is called by its number. With a ledger, the nth of equal requests without keys in a call is the
         nth that the run has, whatever their order; it is started if there is none.
+
+        Log events of the jobs, and what stands around their calls, see the context variables of this call. `requests`
+        is read in a copy of them, and what it sets there does not count.
 
         The iteration raises what reading `requests` raised, and SubmissionStoppedError if the
         submitter stopped, after the outcomes of what was sent.
@@ -426,7 +430,7 @@ class Submitter(WatchedSubmitter):
                 job.in_doubt = None
                 if job.results.abandoned:
                     self._lanes.leave(job)
-                    self._events.not_started(job.key, job.request, job.attempts)
+                    job.tell(self._events.not_started, job.key, job.request, job.attempts)
                 elif self._end.cause is not None:
                     self._interrupted(job)
                 elif job.sends_in_doubt <= self._policy.resends:

@@ -16,7 +16,8 @@ import ssl
 import struct
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from functools import partial
 from typing import Any, cast
 from weakref import WeakSet
@@ -24,7 +25,7 @@ from weakref import WeakSet
 from m2async.client.wire.http11 import Response, ResponseParser, UnreadableResponseError
 from m2async.client.wire.proxy import Tunnel
 from m2async.errors import AnswerTimeoutError, CallError, ConnectionLostError, NotSentError, UnreadableAnswerError
-from m2async.loops import Home
+from m2async.loops import Home, in_context
 
 IDLE_SECONDS = 15.0
 """How long a connection is kept unused: AWS's load balancers close theirs after 20 s and more."""
@@ -72,6 +73,7 @@ class Pool:
         self._tick = max(0.02, min(1.0, read_timeout / 20))
         self._connecting: set[asyncio.Timeout] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._context = copy_context()  # not that of a call, which a connection would keep for as long as it lives
         self._all_gone = asyncio.Event()
         _pools.add(self)
 
@@ -176,8 +178,11 @@ class Pool:
         if self._closed and not self._places:
             self._all_gone.set()
 
-    async def _connect(self) -> Connection:
+    def _connect(self) -> Awaitable[Connection]:
         """Make a connection in the place that the caller holds; once it is made, the place is the connection's."""
+        return in_context(self._context.copy(), self._make_connection)
+
+    async def _make_connection(self) -> Connection:
         connection = Connection(self)
         limit = asyncio.timeout(self._connect_timeout)
         try:
