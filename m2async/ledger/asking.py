@@ -6,7 +6,7 @@ twice a second (submitting/steering.py), carries out, and answers.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
 from typing import Literal
@@ -80,9 +80,8 @@ async def carry_out(run: Run, deed: Deed) -> None:
             await run.restart(number, attempt, job, note)
 
 
-async def carry_out_what_is_asked(run: Run) -> list[Deed]:
-    """Carry out and answer what other processes ask of the run; gives what was done."""
-    done = []
+async def carry_out_what_is_asked(run: Run, done: Callable[[Deed], object]) -> None:
+    """Carry out and answer what other processes ask of the run; `done` is told what was done."""
     for entry, what in await run.asked():
         if not await run.take_on(entry):  # it was withdrawn meanwhile
             continue
@@ -90,7 +89,7 @@ async def carry_out_what_is_asked(run: Run) -> list[Deed]:
         try:
             deed = msgspec.json.decode(what, type=Deed)
             await carry_out(run, deed)
-            done.append(deed)
+            done(deed)
         except IllegalTransitionError as error:
             answer = _DeedAnswer(illegal=error.reason, number=error.number)
         except ExecutionClaimedError as error:
@@ -98,7 +97,6 @@ async def carry_out_what_is_asked(run: Run) -> list[Deed]:
         except (LedgerError, msgspec.ValidationError) as error:
             answer = _DeedAnswer(failed=str(error))
         await run.answer(entry, msgspec.json.encode(answer).decode())
-    return done
 
 
 class RowDecisions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol
 
@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from m2async.errors import SubmissionStoppedError
-from m2async.ledger import IllegalTransitionError, LedgerError, LedgerRow, Orders, Run, carry_out_what_is_asked
+from m2async.ledger import Deed, IllegalTransitionError, LedgerError, LedgerRow, Orders, Run, carry_out_what_is_asked
 from m2async.submitting.outcomes import Outcome
 
 LOOK_EVERY = 0.5
@@ -62,6 +62,7 @@ class Steering:
         self._restarted = restarted
         self._ended = ended
         self._known = Orders()
+        self._done: deque[Deed] = deque()  # as was asked, and not told yet
         self._being_restarted = 0
         self._none_left = anyio.Event()
 
@@ -70,13 +71,22 @@ class Steering:
         self._heed(await self._run.orders())
 
     async def follow(self) -> None:
-        """Do what is told and asked, until cancelled."""
+        """Do what is told and asked, until cancelled. A ledger that cannot be read is told of, and looked at again."""
+        trouble: str | None = None
         async with anyio.create_task_group() as tasks:
-            with contextlib.suppress(LedgerError):  # of which the submitter hears by itself
-                while True:
-                    await anyio.sleep(LOOK_EVERY)
+            while True:
+                await anyio.sleep(LOOK_EVERY)
+                try:
                     self._heed(await self._run.orders())
                     await self._do_what_is_asked(tasks)
+                except LedgerError as error:
+                    if trouble != error.code:
+                        self._tell(f"orders cannot be read at present: {error.code}: {error.message}")
+                    trouble = error.code
+                else:
+                    if trouble is not None:
+                        self._tell("orders can be read again")
+                    trouble = None
 
     async def all_sent(self) -> None:
         """Wait until every row that was to be restarted has an outcome."""
@@ -97,9 +107,11 @@ class Steering:
 
     async def _do_what_is_asked(self, tasks: TaskGroup) -> None:
         with anyio.CancelScope(shield=True):  # what was taken on is answered
-            deeds = await carry_out_what_is_asked(self._run)
-        for deed in deeds:
+            await carry_out_what_is_asked(self._run, self._done.append)
+        while self._done:
+            deed = self._done[0]
             [row] = await self._run.page(after=deed.number - 1, limit=1)
+            self._done.popleft()
             more = f", and {len(deed.words) - 1:,} others are resolved" if len(deed.words) > 1 else ""
             self._tell(f"{row.key} is {row.state.label}{more}, as was asked from another terminal")
             if deed.what == "restart":
