@@ -95,7 +95,7 @@ class Attempts:
 
     def _may_begin(self, job: Submission) -> bool:
         """Whether its first byte may go now: asked before the call, and by the client when that is about to go."""
-        return not self._tokens.pause.active and self._may_be_sent(job)
+        return self._tokens.is_turn_of(job) and self._may_be_sent(job)
 
     def _withdraw(self, job: Submission) -> None:
         """Write that an attempt that was intended does not come, and leave its token to another."""

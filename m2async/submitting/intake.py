@@ -17,7 +17,7 @@ import anyio.lowlevel
 from m2async.errors import CallError, SubmissionStoppedError
 from m2async.ledger import LedgerRow
 from m2async.loops import Home
-from m2async.pacing import Grant
+from m2async.pacing import Grant, Pacer
 from m2async.service import RowNumber, StartBatchJob
 from m2async.submitting.outcomes import Outcome
 
@@ -56,7 +56,8 @@ class Submission:
 
     __slots__ = (
         "_began", "admitted_at", "attempts", "failed_at", "failures", "grant", "in_doubt", "is_aside",
-        "is_entered", "key", "not_after", "place", "request", "results", "row", "sends_in_doubt", "written",
+        "is_entered", "key", "not_after", "pacer", "pauses", "place", "request", "results", "row", "sends_in_doubt",
+        "written",
     )  # fmt: skip
 
     def __init__(self, key: str, request: StartBatchJob, results: Results, row: LedgerRow | None = None) -> None:
@@ -70,7 +71,9 @@ class Submission:
         self._began: float = 0.0
         self.attempts: int = 0
         self.not_after: float | None = None  # the latest date that the attempt is signed with
+        self.pacer: Pacer | None = None  # what gave its token; None where nothing paced it
         self.grant: Grant | None = None
+        self.pauses: int = 0  # how many had begun when its turn came
         self.admitted_at: float = 0.0  # when its application's circuit let it through
         self.failures: int = 0  # attempts after which it was to be sent again
         self.failed_at: float = 0.0  # when the first of them failed

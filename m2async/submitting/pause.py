@@ -10,6 +10,8 @@ class Pause:
     """Whether nothing is sent for now."""
 
     def __init__(self) -> None:
+        self.begun: int = 0
+        """How many there have been, the one that is active included."""
         self._over = asyncio.Event()
         self._over.set()
         self._began: float | None = None
@@ -24,6 +26,7 @@ class Pause:
         """Let it begin, if there is none."""
         if self._began is None:
             self._began = _now()
+            self.begun += 1
             self._over.clear()
 
     def end(self) -> None:

@@ -37,6 +37,7 @@ class Tokens:
         self._pacer = pacer or (_guarded(rate, burst) if adaptive or rate is not None else None)
         self._flow = Flow(weight)
         self._buckets = buckets
+        self._alone = {bucket: Pacer(bucket) for bucket in buckets.values()}  # where nothing else paces
 
     @property
     def rate(self) -> float | None:
@@ -62,45 +63,61 @@ class Tokens:
         `may_send` is asked when the turn comes. Where it says no, and for a job that nobody waits for any more, there
         is no token: gives False then.
         """
-        pacer = self._pacer
-        if pacer is None:
-            if self.pause.active:
-                await self.pause.over()
-            return may_send()
-        own = self._buckets.get(job.request.application_id)
 
         def is_wanted() -> bool:
             return job.is_wanted() and may_send()
 
-        job.grant = await pacer.acquire_if(is_wanted, flow=self._flow, own=own)
-        while self.pause.active and job.grant is not None:
-            pacer.give_back(job.grant, own=own)
+        while True:
+            pacer = job.pacer = self._pacer_of(job)
+            if pacer is not None:
+                flow = self._flow if pacer is self._pacer else None
+                job.grant = await pacer.acquire_if(is_wanted, flow=flow, own=self._own(job, pacer))
+                if job.grant is None:
+                    return False
+            job.pauses = self.pause.begun
+            if self.is_turn_of(job):
+                return pacer is not None or may_send()
+            self.give_back(job)
             await self.pause.over()
-            job.grant = await pacer.acquire_if(is_wanted, flow=self._flow, own=own)
-        return job.grant is not None
+
+    def is_turn_of(self, job: Submission) -> bool:
+        """Whether a job that took its token may go still: no pause began meanwhile, and nothing began to pace it."""
+        return not self.pause.active and job.pauses == self.pause.begun and job.pacer is self._pacer_of(job)
 
     def give_back(self, job: Submission) -> None:
         """Give back the token of an attempt that does not come."""
         grant, job.grant = job.grant, None
-        if self._pacer is not None and grant is not None:
+        if job.pacer is not None and grant is not None:
             with _whoever_has_the_pacer_now:
-                self._pacer.give_back(grant, own=self._buckets.get(job.request.application_id))
+                job.pacer.give_back(grant, own=self._own(job, job.pacer))
 
     def succeeded(self, job: Submission) -> None:
         """Let the pacing know of a call that succeeded."""
-        if self._pacer is not None and job.grant is not None:
+        if job.pacer is not None and job.grant is not None:
             with _whoever_has_the_pacer_now:
-                self._pacer.answered(job.grant)
+                job.pacer.answered(job.grant)
 
     def failed(self, job: Submission, error: CallError) -> None:
         """Let the pacing know of a call that failed; only an answer of the service says something of the quota."""
-        if self._pacer is None or job.grant is None:
+        if job.pacer is None or job.grant is None:
             return
         with _whoever_has_the_pacer_now:
             if isinstance(error, ThrottlingException):
-                self._pacer.throttled(job.grant, error.retry_after)
+                job.pacer.throttled(job.grant, error.retry_after)
             elif isinstance(error, M2ServiceException):
-                self._pacer.answered(job.grant)
+                job.pacer.answered(job.grant)
+
+    def _pacer_of(self, job: Submission) -> Pacer | None:
+        """What paces a job: what paces all, or else its application's own bucket, if it has one."""
+        if self._pacer is not None or not self._buckets:
+            return self._pacer
+        own = self._buckets.get(job.request.application_id)
+        return None if own is None else self._alone[own]
+
+    def _own(self, job: Submission, pacer: Pacer) -> TokenBucket | None:
+        """The second bucket that a job needs a token of."""
+        own = self._buckets.get(job.request.application_id)
+        return None if own is pacer.bucket else own
 
 
 _whoever_has_the_pacer_now = suppress(WrongEventLoopError)
