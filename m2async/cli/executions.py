@@ -18,7 +18,6 @@ from m2async.client import M2Client
 from m2async.errors import InvalidRequestError, M2ServiceException, ResourceNotFoundException
 from m2async.following import (
     OF_ALL,
-    Calls,
     NoRestartPointError,
     Tracker,
     cancel_executions,
@@ -36,6 +35,7 @@ from m2async.ledger import (
     TrackedExecution,
     open_for_decisions,
 )
+from m2async.pacing import Calls
 from m2async.service import RestartJob, Result
 from m2async.submitting import refuse_restarted
 

@@ -13,9 +13,9 @@ from anyio.abc import TaskGroup
 
 from m2async.client import M2Client
 from m2async.errors import CallError, M2AsyncError
-from m2async.following import Calls, Tracker, cancel_executions
+from m2async.following import Tracker, cancel_executions
 from m2async.ledger import Ledger, RunView, destination_of
-from m2async.pacing import TokenBucket
+from m2async.pacing import Calls, TokenBucket
 from m2async.texts import number
 
 CANCEL_RATE = 5.0

@@ -1,6 +1,5 @@
 """Executions after their start: followed to their ends, cancelled, restarted, their logs read."""
 
-from m2async.following.calls import Calls
 from m2async.following.cancel import OF_ALL, CancelsExecutions, Fate, cancel_execution, cancel_executions
 from m2async.following.evidence import LogEvidence, Telling
 from m2async.following.logs import JobLogs, LogsError
@@ -9,7 +8,6 @@ from m2async.following.tracker import Change, Tracker, TracksExecutions, observa
 
 __all__ = [
     "OF_ALL",
-    "Calls",
     "CancelsExecutions",
     "Change",
     "Fate",

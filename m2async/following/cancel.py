@@ -15,8 +15,8 @@ from m2async.errors import (
     CredentialsError,
     InvalidRequestError,
 )
-from m2async.following.calls import Calls
 from m2async.ledger import RunView, TrackedExecution
+from m2async.pacing import Calls
 from m2async.service import BatchJobExecution
 
 OF_ALL = (AccessDeniedException, AuthenticationException, CredentialsError, ConfigurationError)

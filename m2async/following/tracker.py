@@ -29,11 +29,10 @@ from m2async.errors import (
     ValidationException,
 )
 from m2async.events import Events
-from m2async.following.calls import Calls
 from m2async.following.others import OthersExecutions
 from m2async.following.plans import GONE_AFTER, LIST_LAG, OpenExecution, ask_alone_at, batches, next_interval, plan
 from m2async.ledger import Ledger, Observation, RunView, TrackedExecution, as_stored, destination_of, open_ledger
-from m2async.pacing import RetryPolicy
+from m2async.pacing import Calls, RetryPolicy
 from m2async.service import BatchJobExecution, ExecutionsPage, Judgement, ListEnd, check_identifier, has_ended
 
 _UNCERTAINTY = 5.0  # seconds by which a start may be earlier than it seems, once the service's clock is known

@@ -23,9 +23,9 @@ from m2async.errors import (
     ThrottlingException,
 )
 from m2async.events import Events
-from m2async.following import OF_ALL, Calls, CancelsExecutions, Fate, cancel_execution
+from m2async.following import OF_ALL, CancelsExecutions, Fate, cancel_execution
 from m2async.ledger import LedgerRow, Observation, Run
-from m2async.pacing import RetryPolicy
+from m2async.pacing import Calls, RetryPolicy
 from m2async.probing.findings import Findings, NotCancelled
 from m2async.probing.plans import Plan
 from m2async.probing.record import Call, CallStretch, QuotaVerdict, Record, SentStretch

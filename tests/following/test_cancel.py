@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from m2async import LocalEndpoint, M2Client, ScriptJob, StartBatchJob, Submitter
 from m2async.errors import AuthenticationException, CallError
-from m2async.following.calls import Calls
 from m2async.following.cancel import cancel_executions
 from m2async.following.tracker import Tracker
 from m2async.ledger import Ledger, TrackedExecution, open_ledger
 from m2async.local import load_definitions
+from m2async.pacing import Calls
 
 APPLICATION = "carddemolocalapplication23"
 

@@ -8,7 +8,9 @@ from typing import TypeVar
 import anyio
 
 from m2async.errors import CallError
-from m2async.pacing import Pacer, RetryPolicy, TokenBucket, repeated
+from m2async.pacing.backoff import RetryPolicy, repeated
+from m2async.pacing.bucket import TokenBucket
+from m2async.pacing.pacer import Pacer
 
 T = TypeVar("T")
 _A_MINUTE = RetryPolicy(patience=60.0, unreachable=60.0)
