@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Generic, Protocol, TypeVar, cast
 
 import anyio
@@ -102,7 +104,8 @@ class Doubts(Generic[T]):
         self._looks = looks
         self._clock = clock
         self._learning = _Learning()
-        self._parked: deque[_Parked[T]] = deque()
+        self._parked: dict[str, deque[_Parked[T]]] = defaultdict(deque)  # by application
+        self._looking: set[str] = set()  # applications at which jobs are looked for
         self._looked_for: dict[_Parked[T], None] = {}
         self._arrived = asyncio.Event()
 
@@ -126,17 +129,20 @@ class Doubts(Generic[T]):
 
     async def learn(self) -> None:
         """Learn what start times mean once enough was answered, until cancelled."""
-        while True:
-            application_id = await self._learning.due()
-            try:
-                await learn_start_times(self._client, self._application(application_id))
-                self._listed(application_id, None)
-            except CallError as error:
-                self._listed(application_id, error)
+        async with _side_by_side() as begin:
+            while True:
+                begin(self._learn, await self._learning.due())
+
+    async def _learn(self, application_id: str) -> None:
+        try:
+            await learn_start_times(self._client, self._application(application_id))
+            self._listed(application_id, None)
+        except CallError as error:
+            self._listed(application_id, error)
 
     def take_all(self) -> list[T]:
         """Give back the jobs that are set aside: they are not looked for any more."""
-        jobs = [parked.job for parked in (*self._looked_for, *self._parked)]
+        jobs = [parked.job for parked in (*self._looked_for, *chain.from_iterable(self._parked.values()))]
         self._looked_for.clear()
         self._parked.clear()
         return jobs
@@ -144,22 +150,39 @@ class Doubts(Generic[T]):
     async def run(self) -> None:
         """Decide jobs as they become due, until cancelled; raises the LedgerError that ends it."""
         while True:
-            while not self._parked:
+            while not any(self._parked.values()):
                 self._arrived.clear()
                 await self._arrived.wait()
             await self.decide_all()
 
     async def decide_all(self) -> None:
-        """Decide the jobs that are set aside, each when it is due, until none is left."""
-        while self._parked:
-            await anyio.sleep(max(0.0, self._parked[0].due - self._clock()))
-            due_of: dict[str, list[_Parked[T]]] = defaultdict(list)
-            while self._parked and self._parked[0].due <= self._clock():
-                parked = self._parked.popleft()
-                self._looked_for[parked] = None
-                due_of[parked.application_id].append(parked)
-            for application_id, due in due_of.items():
-                await self._decide(application_id, due)
+        """Decide the jobs that are set aside, each when it is due, until none is left.
+
+        No application waits for another: the lists of one may hang, or be very long.
+        """
+        async with _side_by_side() as begin:
+            while waiting := [id_ for id_, parked in self._parked.items() if parked or id_ in self._looking]:
+                for application_id in waiting:
+                    if application_id not in self._looking:
+                        self._looking.add(application_id)
+                        begin(self._decide_all_of, application_id)
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    async def _decide_all_of(self, application_id: str) -> None:
+        """Decide the jobs of one application, until none is left."""
+        try:
+            while parked := self._parked[application_id]:
+                await anyio.sleep(max(0.0, parked[0].due - self._clock()))
+                due: list[_Parked[T]] = []
+                while (parked := self._parked[application_id]) and parked[0].due <= self._clock():
+                    due.append(parked.popleft())
+                self._looked_for.update(dict.fromkeys(due))
+                if due:
+                    await self._decide(application_id, due)
+        finally:
+            self._looking.discard(application_id)
+            self._arrived.set()
 
     async def _decide(self, application_id: str, due: Sequence[_Parked[T]]) -> None:
         """Look for the jobs of one application; what cannot be told yet is set aside once more.
@@ -168,7 +191,7 @@ class Doubts(Generic[T]):
         """
         found = Reconciled({}, [], may_change=True)
         settled_before = self._clock() - self._settle
-        waiting = [each for each in self._parked if each.application_id == application_id]
+        waiting = list(self._parked[application_id])
         wanted = [each.number for each in (*due, *waiting)]
         try:
             of = self._application(application_id)
@@ -193,19 +216,22 @@ class Doubts(Generic[T]):
                 self._park(parked)
             else:
                 decided.append((parked.job, decision))
-        decided += self._told_early(waiting, found.decisions)
+        decided += self._told_early(application_id, waiting, found.decisions)
         await self._decided(decided)
 
-    def _told_early(self, waiting: Iterable[_Parked[T]], decisions: Mapping[int, Decision]) -> list[tuple[T, Decision]]:
+    def _told_early(
+        self, application_id: str, waiting: Iterable[_Parked[T]], decisions: Mapping[int, Decision]
+    ) -> list[tuple[T, Decision]]:
         """Take out those that wait, unless they were taken back meanwhile, of which is known what became of them."""
         told = {
             each: decision
             for each in waiting
             if not isinstance(decision := decisions.get(each.number, _NOTHING_KNOWN), Ambiguous)
         }
-        still_here = [each for each in self._parked if each in told]
+        parked = self._parked[application_id]
+        still_here = [each for each in parked if each in told]
         if still_here:
-            self._parked = deque(each for each in self._parked if each not in told)
+            self._parked[application_id] = deque(each for each in parked if each not in told)
         return [(each.job, told[each]) for each in still_here]
 
     def _application(self, application_id: str) -> ApplicationOfRun:
@@ -220,7 +246,7 @@ class Doubts(Generic[T]):
         return not decision.candidates and self._clock() < parked.ended_at + self._looks * self._settle
 
     def _park(self, parked: _Parked[T]) -> None:
-        self._parked.append(parked)
+        self._parked[parked.application_id].append(parked)
         self._arrived.set()
 
 
@@ -246,6 +272,27 @@ class _Learning:
     async def due(self) -> str:
         """Give the next application of which more is to be learned, when it is."""
         return await self._due.get()
+
+
+@asynccontextmanager
+async def _side_by_side() -> AsyncGenerator[Callable[..., None], None]:
+    """Give what begins work beside other work: the first error ends all of it, and is raised as it is."""
+    failures: list[Exception] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def work_on(work: Callable[..., Awaitable[None]], *of: object) -> None:
+            try:
+                await work(*of)
+            except Exception as error:  # noqa: BLE001 - raised below
+                failures.append(error)
+                tasks.cancel_scope.cancel()
+
+        def begin(work: Callable[..., Awaitable[None]], *of: object) -> None:
+            tasks.start_soon(partial(work_on, work, *of))
+
+        yield begin
+    if failures:
+        raise failures[0]
 
 
 @dataclass(slots=True, eq=False)

@@ -17,6 +17,7 @@ from m2async.cli.output import Form, emit_list, say
 from m2async.cli.progress import Waiting
 from m2async.cli.running import Signals, run
 from m2async.cli.service import Service
+from m2async.cli.track import say_trouble
 from m2async.client import M2Client
 from m2async.clock import CLOCK_TOLERANCE, steady_time
 from m2async.errors import CallError
@@ -30,6 +31,10 @@ from m2async.ledger import (
     RowState,
     open_for_decisions,
 )
+from m2async.submitting import PatientLists, why_refused
+
+_PATIENCE = 60.0
+"""Seconds for which a list is asked for again that fails in passing."""
 
 _COLUMNS = ("key", "application_id", "job", "state", "execution_id", "candidates")
 
@@ -128,15 +133,21 @@ async def _look_for(
                 await write_decision(opened, row.number, row.attempts, decision)
             waiting.advance()
 
-    def listed(_: str, error: CallError | None) -> None:
-        if error is not None:
-            raise error
+    def listed(application_id: str, error: CallError | None) -> None:
+        if error is not None:  # which keeps nobody from deciding the rows of other applications
+            failures[application_id] = error
 
+    failures: dict[str, CallError] = {}
+    lists = PatientLists(client, patience=_PATIENCE, troubled=say_trouble)
     doubts = Doubts[LedgerRow](
-        client, ledger, opened.view, settle=settle, decided=decided, listed=listed, foreign=lambda *_: None, looks=1
+        lists, ledger, opened.view, settle=settle, decided=decided, listed=listed, foreign=lambda *_: None, looks=1
     )
     ended_at = steady_time() - settle  # at the latest, so that all are looked for now, and together
     for row in unknown:
         doubts.park(row, row.request.application_id, row.number, ended_at=ended_at)
     await doubts.decide_all()
     say_foreign(await opened.view.foreign())
+    for application_id, error in failures.items():
+        say(f"m2async: the executions of application {application_id} cannot be listed: {why_refused(error)}")
+    for error in failures.values():
+        raise error

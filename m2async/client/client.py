@@ -34,6 +34,7 @@ from m2async.service import (
     StartBatchJobResponse,
     check_identifier,
     definition_from_api,
+    every_execution,
     is_execution_id,
 )
 
@@ -242,9 +243,8 @@ class M2Client:
         `execution_ids` holds at most 10; `page_size` is 1 to 2,000. A list with an execution whose id can be none, or
         of another application, is an UnreadableAnswerError.
         """
-        ends, token = ListEnd(), None
-        while True:
-            page = await self.get_batch_job_executions_page(
+        async for execution in every_execution(
+            lambda token: self.get_batch_job_executions_page(
                 application_id,
                 execution_ids=execution_ids,
                 job_name=job_name,
@@ -254,13 +254,8 @@ class M2Client:
                 page_size=page_size,
                 next_token=token,
             )
-            if page.passed_over:  # one of them may be the one that is looked for
-                raise UnreadableAnswerError("the answer cannot be read: an execution in the list has no valid id")
-            for execution in page.executions:
-                yield execution
-            token = ends.next_token(page.next_token, empty=not page.executions)
-            if token is None:
-                return
+        ):
+            yield execution
 
     async def get_batch_job_executions_page(
         self,

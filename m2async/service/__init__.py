@@ -25,6 +25,7 @@ from m2async.service.responses import (
     ListEnd,
     StartBatchJobResponse,
     definition_from_api,
+    every_execution,
 )
 from m2async.service.results import Judgement, Result, has_ended, judge
 from m2async.service.sending import SENDING, Sending
@@ -55,6 +56,7 @@ __all__ = [
     "check_execution_id",
     "check_identifier",
     "definition_from_api",
+    "every_execution",
     "has_ended",
     "is_execution_id",
     "is_key",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -119,6 +119,25 @@ class ListEnd:
             raise _endless(f"{self._empty} pages came with nothing on them")
         self._tokens.add(token)
         return token
+
+
+async def every_execution(
+    page_of: Callable[[str | None], Awaitable[ExecutionsPage]],
+) -> AsyncIterator[BatchJobExecution]:
+    """Iterate over the executions of all pages; `page_of` gets one by its token, None for the first.
+
+    Raises UnreadableAnswerError for a list without an end, and for an execution whose id can be none.
+    """
+    ends, token = ListEnd(), None
+    while True:
+        page = await page_of(token)
+        if page.passed_over:  # one of them may be the one that is looked for
+            raise UnreadableAnswerError("the answer cannot be read: an execution in the list has no valid id")
+        for execution in page.executions:
+            yield execution
+        token = ends.next_token(page.next_token, empty=not page.executions)
+        if token is None:
+            return
 
 
 _EMPTY_PAGES = 100

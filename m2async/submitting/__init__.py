@@ -5,6 +5,7 @@ from m2async.submitting.intake import Request, SubmittedJobs
 from m2async.submitting.lanes import WaitingName
 from m2async.submitting.listing import why_refused
 from m2async.submitting.outcomes import Outcome, OutcomeState, Rejected, Started, Unknown
+from m2async.submitting.patient_lists import PatientLists
 from m2async.submitting.preflight import Finding, NamedJobs, Report, preflight
 from m2async.submitting.recording import outcome_of
 from m2async.submitting.sender import StartsBatchJobs
@@ -19,6 +20,7 @@ __all__ = [
     "NamedJobs",
     "Outcome",
     "OutcomeState",
+    "PatientLists",
     "Rejected",
     "Report",
     "Request",

@@ -13,6 +13,7 @@ from m2async.events import Events
 from m2async.ledger import Ledger, RowState, Run, destination_of, open_ledger
 from m2async.submitting.intake import Submission
 from m2async.submitting.listing import ListsPages, RefusedLists
+from m2async.submitting.patient_lists import PatientLists
 from m2async.submitting.unexplained import look_for_others, look_for_unexplained, unexplained_error
 
 
@@ -33,8 +34,9 @@ class EnteredRun(NamedTuple):
         settle: float,
     ) -> Doubts[Submission]:
         """Give what looks for the run's jobs whose answer is lost."""
+        lists = PatientLists(cast("ListsExecutions", client), patience=settle)
         return Doubts(
-            cast("ListsExecutions", client), self.ledger, self.run, settle=settle, decided=decided,
+            lists, self.ledger, self.run, settle=settle, decided=decided,
             listed=self.refused.note, foreign=events.foreign_execution, knows_place=destination_of(client) is not None,
         )  # fmt: skip
 

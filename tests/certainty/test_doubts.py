@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import anyio
 import pytest
@@ -12,9 +14,9 @@ from m2async.certainty.adopt import Adopted, Ambiguous, Decision, NotStarted, St
 from m2async.certainty.doubts import Doubts, write_decision
 from m2async.clock import steady_time
 from m2async.errors import CallError, ThrottlingException
-from m2async.ledger import ForeignExecution, Ledger, RowState, Run, open_ledger
+from m2async.ledger import ForeignExecution, Ledger, LedgerClosedError, RowState, Run, open_ledger
 from m2async.service import BatchJobExecution
-from tests.ledger.samples import APPLICATION, planned, request
+from tests.ledger.samples import APPLICATION, OTHER_APPLICATION, planned, request
 
 SETTLE = 0.05
 
@@ -258,3 +260,53 @@ async def test_jobs_whose_attempts_have_settled_are_told_together_though_one_is_
         await looking.decide_all()
     assert {type(decision) for decision in told.decisions.values()} == {StartedTogether}
     assert (len(told.decisions), service.lists) == (2, 1)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_no_application_waits_for_the_list_of_another_that_hangs(is_first: bool) -> None:
+    class Hangs(Service):
+        async def list_batch_job_executions(self, application_id: str, /, **window: Any) -> AsyncIterator[Any]:
+            if application_id == OTHER_APPLICATION:
+                self.lists += 1
+                await hangs_until.wait()
+            async for execution in super().list_batch_job_executions(application_id, **window):
+                yield execution
+
+    hangs_until = asyncio.Event()
+    applications = (OTHER_APPLICATION, APPLICATION) if is_first else (APPLICATION, OTHER_APPLICATION)
+    rows = [(f"key-{number}", request(number, applications[number % 2])) for number in range(4)]
+    async with open_ledger("memory:") as ledger, planned(ledger, rows) as run:
+        await in_doubt(run, 4)
+        told, service = Told(), Hangs()
+        looking = doubts(service, ledger, run, told)
+        running = asyncio.create_task(looking.run())
+        for number, (key, job) in enumerate(rows[:2], 1):
+            looking.park(key, job.application_id, number)
+        quick = {key for key, job in rows if job.application_id == APPLICATION}
+        while len(told.decisions) < 1:
+            await asyncio.sleep(0)
+        for number, (key, job) in enumerate(rows[2:], 3):
+            looking.park(key, job.application_id, number)
+        while len(told.decisions) < 2:
+            await asyncio.sleep(0)
+        assert told.decisions == dict.fromkeys(quick, NotStarted())
+        assert service.lists > 0
+        hangs_until.set()
+        while len(told.decisions) < 4:
+            await asyncio.sleep(0)
+        running.cancel()
+
+
+async def test_what_ends_the_looking_at_one_application_ends_it_as_it_is() -> None:
+    async with open_ledger("memory:") as ledger:
+        rows = [("one", request(1)), ("other", request(2, OTHER_APPLICATION))]
+        async with planned(ledger, rows) as run:
+            await in_doubt(run, 2)
+            looking = doubts(Service(), ledger, run, Told())
+            looking.park("one", APPLICATION, 1)
+            looking.park("other", OTHER_APPLICATION, 2)
+            running = asyncio.create_task(looking.run())
+        await ledger.aclose()
+        with pytest.raises(LedgerClosedError):
+            await running
+        assert asyncio.all_tasks() == {asyncio.current_task()}
