@@ -67,7 +67,8 @@ class Reconciled(NamedTuple):
     The ids of those that were started together are the numbers of their rows, each with that of its attempt in doubt.
     `foreign` are executions of their jobs that somebody else started and of which the run's ledger did not know yet.
     `may_change` says that attempts were under way or too young when it was decided, or that none was sent and answered
-    after one that ended lately: once they are answered or listed, they may make others clear.
+    after one that ended lately: once they are answered or listed, they may make others clear. So may another look where
+    it became clear only in the midst of this one what has to be listed.
     """
 
     decisions: dict[int, Decision]
@@ -96,10 +97,14 @@ async def reconcile(
     view = _View(client, of, settled_before, wanted)
     attempts, claimed, decisions = await view.decide()
     rash, hasty = view.rash(attempts, decisions), view.hasty(attempts, decisions)
+    too_late = set[RowId]()  # clear only now: what they need was not listed
     if rash or hasty:
         view.anywhere, view.until_now = bool(rash), hasty
         attempts, claimed, decisions = await view.decide()
-        decisions |= {row: _left_open(decisions[row]) for row in view.hasty(attempts, decisions) - hasty}
+        too_late = view.hasty(attempts, decisions) - hasty
+        if not view.anywhere:
+            too_late |= view.rash(attempts, decisions)
+        decisions |= {row: _left_open(decisions[row]) for row in too_late}
     known = await of.run.foreign()
     unexplained = view.unexplained(attempts, claimed | {execution.execution_id for execution in known})
     foreign = await of.run.note_foreign(as_foreign(unexplained))
@@ -117,7 +122,9 @@ async def reconcile(
     return Reconciled(
         {row[1]: view.by_attempt(decision) for row, decision in decisions.items() if row in view.rows},
         foreign,
-        view.is_unsettled or any(attempt.in_doubt and attempt.job in out_of_time for attempt in attempts),
+        view.is_unsettled
+        or bool(too_late)
+        or any(attempt.in_doubt and attempt.job in out_of_time for attempt in attempts),
     )
 
 

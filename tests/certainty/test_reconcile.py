@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count, pairwise
@@ -71,6 +71,7 @@ class Lists:
     executions: list[BatchJobExecution]
     clock_offset: float | None = 0.0
     windows: list[Any] = field(default_factory=list)
+    meanwhile: Mapping[int, Callable[[], Awaitable[None]]] = field(default_factory=dict)  # while the nth list is made
 
     async def list_batch_job_executions(
         self, application_id: str, /, *, started_after: datetime | None = None, started_before: datetime | None = None
@@ -78,6 +79,8 @@ class Lists:
         assert started_after is not None
         assert started_before is not None
         self.windows.append((started_after, started_before))
+        if len(self.windows) in self.meanwhile:
+            await self.meanwhile[len(self.windows)]()
         for execution in self.executions:
             if started_after < execution.start_time < started_before:
                 yield execution
@@ -307,6 +310,48 @@ async def test_what_started_since_an_old_doubt_is_listed_once_and_nothing_else()
     assert not any(after.timestamp() < sent + 33_000 and before.timestamp() > sent + 3_000 for after, before in listed)
     assert all(after > before - timedelta(seconds=5) for (_, before), (after, _) in pairwise(listed)), listed
     assert listed[-1][1].timestamp() > sent + 72_000
+
+
+@pytest.mark.parametrize(
+    ("shown_at", "seen_until", "looked_at", "found"),
+    [
+        (1e6, 410.0, 600.0, NotStarted()),
+        # With no witness behind it, start times may have jumped.
+        (4_000.0, 10.0, 440.0, Ambiguous(("late",), surely_started=False)),
+    ],
+)
+async def test_what_becomes_clear_only_while_more_is_listed_for_another_is_looked_for_once_more(
+    shown_at: float, seen_until: float, looked_at: float, found: Decision
+) -> None:
+    """A call that may have started its execution is answered while all is listed that started since an older doubt."""
+    clock = [sent := time.time()]
+    client = Lists([execution("e", OTHER_JOB, sent + 400), execution("late", OTHER_JOB, sent + shown_at)])
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await in_doubt(ledger, sent) as run:
+        await run.note_clock(0.0)
+        clock[0] = sent + 10
+        await witnessed(run, client, sent + 10)
+        clock[0] = sent + 400
+        young, other = [await run.add(key, StartBatchJob(APPLICATION, ScriptJob("INTCALC"))) for key in ("b", "c")]
+        for row in young, other:
+            await run.intend(row.number, 1, sent + 400)
+        await run.unknown(young.number, 1, "ConnectionLostError", "lost")
+        if seen_until > 400:
+            clock[0] = sent + seen_until
+            await answered(run, 100, ScriptJob("LAST"), "last", sent + seen_until)
+            client.executions.append(
+                execution("last", {"scriptBatchJobIdentifier": {"scriptName": "LAST"}}, sent + seen_until)
+            )
+        clock[0] = sent + looked_at
+
+        async def answer() -> None:
+            await run.started(other.number, 1, "e")
+
+        client.meanwhile = {3: answer}
+        of = ApplicationOfRun(client, ledger, run, APPLICATION, Margins())
+        first = await reconcile(client, of, settled_before=sent + looked_at, wanted=[1, young.number])
+        assert (first.decisions[young.number], first.may_change) == (Ambiguous((), surely_started=False), True)
+        second = await reconcile(client, of, settled_before=sent + looked_at, wanted=[1, young.number])
+    assert second.decisions[young.number] == found
 
 
 @pytest.mark.parametrize(("listed", "known"), [(OTHER_FORM, ScriptJob("KNOWN")), (None, FileJob("KNOWN.jcl"))])
