@@ -131,12 +131,13 @@ class Lane:
     def decided(self, job: Hashable, *, is_known: bool = True) -> None:
         """Take note that it is known what became of a job, or never will be: then its window counts till it is over."""
         doubt = self._doubts.pop(job, None)
-        if doubt is not None and not is_known and not self._certainty.is_exact and doubt.ended < math.inf:
+        if is_known or self._certainty.is_exact:
+            self._holds.pop(job, None)
+        elif doubt is not None and doubt.ended < math.inf:
             self._doubts[job] = doubt._replace(is_given_up=True)
-        self._holds.pop(job, None)
 
     def hold(self, job: Hashable, until: float) -> None:
-        """Let nothing be sent before a time, unless a job that an earlier process left in doubt is decided first."""
+        """Let nothing be sent before a time, unless it is known first what became of a job of an earlier process."""
         self._holds[job] = until
 
     @property

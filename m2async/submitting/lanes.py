@@ -156,7 +156,7 @@ class Lanes:
         waiting = None if self._certainty.is_fast else self._lanes.get(_name_of(job.to_send))
         if waiting is not None:
             waiting.lane.decided(job, is_known=is_known)
-            waiting.lane.decided(None if job.row is None else job.row.number)
+            waiting.lane.decided(None if job.row is None else job.row.number, is_known=is_known)
             if goes_again and self._certainty.is_exact:
                 waiting.lane.reserved.add(job)
             self._let_go(waiting)
@@ -168,7 +168,7 @@ class Lanes:
                 self._let_go(waiting)
 
     def hold(self, row: LedgerRow, seconds: float) -> None:
-        """Let nothing of a row's name be sent for so long, unless it is decided before what became of the row."""
+        """Let nothing of a row's name be sent for so long, unless it is known before what became of the row."""
         if not self._certainty.is_fast and seconds > 0:
             self._lane_of(row.request).lane.hold(row.number, _now() + seconds)
 

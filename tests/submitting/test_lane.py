@@ -126,6 +126,7 @@ def test_what_an_earlier_process_left_holds_its_name_for_so_long() -> None:
     one = lane()
     one.hold("a", 5.0)
     one.hold("b", 3.0)
+    one.decided("a", is_known=False)  # its window is as open as before
     assert one.opens_at(1.0, APART) == 5.0
     one.decided("a")
     assert one.opens_at(1.0, APART) == 3.0

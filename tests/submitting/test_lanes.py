@@ -215,6 +215,26 @@ async def test_a_job_that_an_earlier_process_left_is_waited_for_until_it_is_deci
     assert lanes.enter(other) is may_go
 
 
+@pytest.mark.parametrize(
+    ("certainty", "is_known", "may_go"), [(0.1, False, False), (0.1, True, True), (0.0, False, True)]
+)
+async def test_a_row_that_was_left_in_doubt_and_stays_so_holds_its_name_for_as_long_as_its_window_is_open(
+    certainty: float, *, is_known: bool, may_go: bool
+) -> None:
+    let_go: list[Submission] = []
+    lanes = Lanes(Certainty(certainty), settle=5.0, apart=lambda _: Apart(), requeue=let_go.append)
+    async with open_ledger("memory:") as ledger, await ledger.open_run("run") as run:
+        row = await run.add("left", request("ONE"))
+    other = Submission("other", request("ONE", 2), Caller())
+    lanes.hold(row, 60.0)
+    assert not lanes.enter(other)
+    lanes.decided(Submission("left", row.request, Caller(), row), goes_again=False, is_known=is_known)
+    assert (let_go == [other]) is may_go
+    [waiting] = lanes.waiting
+    assert (waiting.left > 0) is not may_go
+    lanes.take_all()
+
+
 async def test_a_row_in_doubt_that_is_submitted_once_more_holds_nobody_up(client: M2Client) -> None:
     losing = Losing(client, "X", ConnectionLostError("lost"), starts=True)
     async with (
