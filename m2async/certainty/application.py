@@ -10,7 +10,7 @@ from typing import Protocol
 
 from m2async.certainty.adopt import Attempt, ListedExecution, Margins
 from m2async.certainty.calibration import Calibration, calibrate
-from m2async.certainty.explained import OutOfTime
+from m2async.certainty.explained import OutOfTime, StartedLater
 from m2async.certainty.start_times import Precision
 from m2async.clock import ClockOffset
 from m2async.ledger import AnsweredAttempt, Ledger, OpenAttempt, Run, RunView
@@ -45,6 +45,7 @@ class ApplicationOfRun:
         precision: what is known of how far start times are off; learned from each list.
         recent: numbers of rows of the run that were answered lately: witnesses of what is sent out of its turn.
         out_of_time: executions that attempts in doubt may have started, or somebody else; learned from each list.
+        started_later: executions that these may have started late; learned from each list, too.
     """
 
     client: TellsClock
@@ -56,6 +57,7 @@ class ApplicationOfRun:
     precision: Precision = field(default_factory=Precision)
     recent: Sequence[int] = ()
     out_of_time: OutOfTime = field(default_factory=OutOfTime)
+    started_later: StartedLater = field(default_factory=StartedLater)
 
     async def open_attempts(self) -> list[OpenAttempt]:
         """Give the attempts, of all runs, that may have started an execution here which no row has claimed."""

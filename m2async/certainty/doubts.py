@@ -15,7 +15,7 @@ import anyio
 
 from m2async.certainty.adopt import Adopted, Ambiguous, Decision, Margins, NotStarted, StartedTogether
 from m2async.certainty.application import ApplicationOfRun
-from m2async.certainty.explained import OutOfTime
+from m2async.certainty.explained import OutOfTime, StartedLater
 from m2async.certainty.reconcile import ListsExecutions, Reconciled, learn_start_times, reconcile
 from m2async.certainty.start_times import Apart, Precision
 from m2async.clock import CLOCK_TOLERANCE, steady_time
@@ -239,6 +239,7 @@ class Doubts(Generic[T]):
         return ApplicationOfRun(
             self._client, self._ledger, self._run, application_id, self._margins, self._knows_place,
             of.precision[application_id], tuple(of.recent[application_id]), of.out_of_time[application_id],
+            of.started_later[application_id],
         )  # fmt: skip
 
     def _may_be_listed_late(self, parked: _Parked[T], decision: Ambiguous) -> bool:
@@ -255,6 +256,7 @@ class _Learning:
 
     def __init__(self) -> None:
         self.out_of_time: dict[str, OutOfTime] = defaultdict(OutOfTime)
+        self.started_later: dict[str, StartedLater] = defaultdict(StartedLater)
         self.precision: dict[str, Precision] = defaultdict(Precision)
         self.recent: dict[str, deque[int]] = defaultdict(partial(deque, maxlen=_RECENT))
         self._answers: Counter[str] = Counter()

@@ -150,16 +150,54 @@ class OutOfTime:
         }
 
 
-def started_later(
+class StartedLater:
+    """Executions that attempts in doubt may have started later than a service is taken to start a job.
+
+    Of each attempt those count that the first look of late showed which says that it started nothing: had all been
+    explained then, it would not be looked for any more. So others of its name may go on meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[Hashable, tuple[float, Set[str]]] = {}  # when that was, and what nothing had claimed
+
+    def look(
+        self,
+        executions: Sequence[ListedExecution],
+        attempts: Sequence[Attempt[Id]],
+        margins: Margins,
+        *,
+        unclaimed: Set[str],
+        last: Mapping[Id, int],
+        now: float,
+        is_complete: bool,
+    ) -> dict[Id, Sequence[str]]:
+        """Give the executions that attempts may have started late, by the ids of these.
+
+        Arguments:
+            executions: those of which it is not known whose they are. One whose job is not said may be of any.
+            attempts: those that seem to have started nothing.
+            margins: what is not known exactly about times.
+            unclaimed: the ids of all that are listed and that nothing has claimed.
+            last: the number of the last attempt of each row: one that was sent again is looked for anew.
+            now: when this look began; the first is not to be longer ago than `Margins.vicinity`.
+            is_complete: whether the list shows all that was started; else the next look may be the first.
+        """
+        self._first = {key: look for key, look in self._first.items() if look[0] >= now - margins.vicinity}
+        shown_to: dict[Set[str], list[Attempt[Id]]] = defaultdict(list)
+        for attempt in attempts:
+            key = attempt.id, last[attempt.id]
+            _, shown = self._first.setdefault(key, (now, unclaimed)) if is_complete else (now, unclaimed)
+            shown_to[shown].append(attempt)
+        found: dict[Id, Sequence[str]] = {}
+        for shown, its_attempts in shown_to.items():
+            found |= _started_later([each for each in executions if each.execution_id in shown], its_attempts, margins)
+        return found
+
+
+def _started_later(
     executions: Iterable[ListedExecution], attempts: Iterable[Attempt[Id]], margins: Margins
 ) -> dict[Id, Sequence[str]]:
-    """Give the executions that attempts may have started later than a service is taken to start a job, by their ids.
-
-    Arguments:
-        executions: those of which it is not known whose they are. One whose job is not said may be of any.
-        attempts: those that seem to have started nothing.
-        margins: what is not known exactly about times.
-    """
+    """Give those of the executions that show a start after the windows of attempts, by the ids of these."""
     listed_of: dict[tuple[str, Hashable], list[tuple[float, str]]] = defaultdict(list)
     for each in executions:
         listed_of[each.application_id, each.job].append((each.start_time, each.execution_id))

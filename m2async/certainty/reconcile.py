@@ -28,7 +28,7 @@ from m2async.certainty.adopt import (
 )
 from m2async.certainty.application import ApplicationOfRun, RowId, TellsClock, attempt_of
 from m2async.certainty.calibration import ANY_TIME, Calibration, calibrate
-from m2async.certainty.explained import as_foreign, foreign_among, not_explained, started_later
+from m2async.certainty.explained import as_foreign, foreign_among, not_explained
 from m2async.certainty.spans import SpansOfTime
 from m2async.certainty.start_times import StartTimes, as_window, closer_window, likely_window, seen_outside
 from m2async.clock import ClockOffset
@@ -366,12 +366,19 @@ class _View:
         known = claimed.union(*decided.values())
         ended = [each for each in attempts if each.ended_at is not None and each.id not in decided]
         not_started = [each for each in ended if isinstance(decisions.get(each.id), NotStarted)]
-        margins = self.calibration.margins
+        margins, unclaimed = self.calibration.margins, frozenset(self._seen.keys() - claimed)
         found: dict[RowId, Sequence[str]] = {}
         for kind in {type(attempt.job) for attempt in not_started}:
             listed = [each for each in self._listed_for(kind, attempts, claimed) if each.execution_id not in known]
-            of_kind = [attempt for attempt in not_started if type(attempt.job) is kind]
-            found |= started_later(not_explained(listed, ended, margins), of_kind, margins)
+            found |= self._of.started_later.look(
+                not_explained(listed, ended, margins),
+                [attempt for attempt in not_started if type(attempt.job) is kind],
+                margins,
+                unclaimed=unclaimed,
+                last=self._attempt_of,
+                now=self._now,
+                is_complete=not self.calibration.missing,
+            )
         return found
 
     def _at_any_time(self, attempt: Attempt[RowId]) -> Attempt[RowId]:

@@ -277,6 +277,38 @@ async def test_a_late_start_may_be_a_doubt_s_though_a_call_under_way_may_have_st
     assert found.decisions == {1: NotStarted()}
 
 
+@pytest.mark.parametrize(
+    ("its_own", "after", "found"),
+    [
+        (True, 5.0, NotStarted()),
+        (True, 100.0, Ambiguous(("f",), surely_started=False)),  # that was looked at too long ago
+        (False, 5.0, Ambiguous(("e",), surely_started=False)),  # the call may still be answered with another
+    ],
+)
+async def test_what_others_start_from_then_on_does_not_leave_a_doubt_open_for_ever(
+    after: float, found: Decision, *, its_own: bool
+) -> None:
+    """Of a name there is always a call under way: what counts is what was shown when nothing else spoke against it."""
+    clock = [sent := time.time()]
+    client = Lists([execution("e", FILE, sent + 20), execution("x", FILE, sent + 20)])
+    async with open_ledger("memory:", clock=lambda: clock[0]) as ledger, await in_doubt(ledger, sent) as run:
+        calls = [await run.add(key, StartBatchJob(APPLICATION, FileJob("POSTTRAN.jcl"))) for key in ("b", "c", "d")]
+        for call in calls[:2]:
+            await run.intend(call.number, 1, sent + 10)
+        clock[0] = sent + 30
+        await witnessed(run, client, sent + 29.5)
+        of = ApplicationOfRun(client, ledger, run, APPLICATION, Margins())
+        first = await reconcile(client, of, settled_before=sent + 30, wanted=[1])
+        assert first.decisions == {1: Ambiguous(("e", "x"), surely_started=False)}
+        await run.started(calls[0].number, 1, "x")
+        await run.intend(calls[2].number, 1, sent + 31)
+        client.executions.append(execution("f", FILE, sent + 32))
+        if its_own:
+            await run.started(calls[1].number, 1, "e")
+        second = await reconcile(client, of, settled_before=sent + 30 + after, wanted=[1])
+    assert second.decisions == {1: found}
+
+
 async def test_what_a_later_doubt_explains_does_not_leave_an_earlier_one_open() -> None:
     clock = [sent := time.time()]
     client = Lists([execution("e", FILE, sent + 20)])
