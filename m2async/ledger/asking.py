@@ -6,6 +6,7 @@ twice a second (submitting/steering.py), carries out, and answers.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
@@ -100,7 +101,7 @@ async def carry_out_what_is_asked(run: Run, done: Callable[[Deed], object]) -> N
 
 
 class RowDecisions:
-    """Decisions on the rows of a run; make it with `open_for_decisions`."""
+    """Decisions on the rows of a run, several at once too; make it with `open_for_decisions`."""
 
     def __init__(
         self, stack: AsyncExitStack, ledger: Ledger, view: RunView, run: Run | RunInUseError, *, by_hand: bool
@@ -110,6 +111,7 @@ class RowDecisions:
         self._ledger = ledger
         self._run = run
         self._by_hand = by_hand
+        self._opening = asyncio.Lock()
 
     @property
     def held_by(self) -> RunInUseError | None:
@@ -157,31 +159,32 @@ class RowDecisions:
 
     async def _write(self, deed: Deed) -> None:
         while isinstance(self._run, RunInUseError):
-            if await self._ask(deed):
+            held = self._run
+            if await self._ask(deed, held):
                 return
-            self._run = await _opened(self._stack, self._ledger, self.view.info.name, by_hand=self._by_hand)
+            async with self._opening:  # else one who asks would find the run held by another, here
+                if self._run is held:
+                    self._run = await _opened(self._stack, self._ledger, self.view.info.name, by_hand=self._by_hand)
         await carry_out(self._run, deed)
 
-    async def _ask(self, deed: Deed) -> bool:
-        """Have a decision written elsewhere; gives False where nobody has the run open any more, and it is not."""
+    async def _ask(self, deed: Deed, held: RunInUseError) -> bool:
+        """Have a decision written elsewhere; gives False where that one has the run open no more, and it is not."""
         view, until = self.view, monotonic() + _ANSWERED_WITHIN
         entry = await view.ask(msgspec.json.encode(deed).decode())
         while True:
             in_use = await view.in_use()  # before the answer is read, which may be the last thing that it does
             answer = await view.answer_to(entry)
-            if answer is None:  # another process opened the run meanwhile, and forgot it
-                entry = await view.ask(msgspec.json.encode(deed).decode())
-            elif answer:
+            if answer:
                 await view.withdraw(entry)
                 self._raise(deed, msgspec.json.decode(answer, type=_DeedAnswer))
                 return True
-            elif not in_use:
+            if not in_use or self._run is not held:
                 await view.withdraw(entry)
                 return False
+            if answer is None:  # another process opened the run meanwhile, and forgot it
+                entry = await view.ask(msgspec.json.encode(deed).decode())
             elif monotonic() > until:
-                written = not await view.withdraw(entry)
-                assert isinstance(self._run, RunInUseError)  # noqa: S101 - as in `_write`
-                raise RunNotAnsweringError(self._run, may_be_written=written)
+                raise RunNotAnsweringError(held, may_be_written=not await view.withdraw(entry))
             await anyio.sleep(_LOOK_EVERY)
 
     def _raise(self, deed: Deed, answer: _DeedAnswer) -> None:

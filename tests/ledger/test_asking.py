@@ -106,6 +106,20 @@ async def test_where_the_run_is_left_before_it_was_done_the_one_who_asks_takes_o
         assert (await row_of(again, 3)).state is RowState.PENDING
 
 
+async def test_several_who_ask_at_once_take_over_together(ledger: Ledger, run: Run) -> None:
+    async with open_for_decisions(ledger, "run") as decisions:
+        words = [(1, 2, "e-1"), (2, 1, "e-2"), (3, 1, "e-3")]
+        written = asyncio.gather(*(decisions.resolve(*word, "word") for word in words))
+        while len(await run.asked()) < len(words):
+            pass
+        await run.aclose()
+        await written
+        assert decisions.held_by is None
+        assert [(await decisions.view.row(f"key-{number}")).execution_id for number, _, _ in words] == [
+            "e-1", "e-2", "e-3"
+        ]  # fmt: skip
+
+
 async def test_where_another_opens_the_run_meanwhile_it_is_asked_anew(ledger: Ledger, run: Run) -> None:
     async with open_for_decisions(ledger, "run") as decisions:
         written = asyncio.create_task(decisions.resolve(3, 1, "e-3", "word"))
