@@ -62,17 +62,20 @@ async def repeated(
     reached: Callable[[], bool],
     before_wait: Callable[[CallError, float], None],
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+    in_line: Callable[[], float] = lambda: 0.0,
 ) -> _T:
     """Make a call that can be made twice without harm, such as a list, until it succeeds or its failure is final.
 
     It is made again after a throttle, a 5xx, a timeout or a failed connection, for the policy's `patience`; for
-    `unreachable` if `reached` says that the service never answered. `before_wait` is told each failure and the seconds
-    that are waited then. Raises the last failure.
+    `unreachable` if `reached` says that the service never answered. The seconds that it was `in_line` for its turns do
+    not count. `before_wait` is told each failure and the seconds that are waited then. Raises the last failure.
     """
+    began = anyio.current_time()
 
     def is_final(state: RetryCallState) -> bool:
         is_out_of_reach = isinstance(_failure(state), NotSentError) and not reached()
-        return (state.seconds_since_start or 0.0) >= (policy.unreachable if is_out_of_reach else policy.patience)
+        tried_for = anyio.current_time() - began - in_line()
+        return tried_for >= (policy.unreachable if is_out_of_reach else policy.patience)
 
     def before_sleep(state: RetryCallState) -> None:
         before_wait(_failure(state), state.next_action.sleep if state.next_action else 0.0)

@@ -23,7 +23,7 @@ class Calls:
         rate: calls a second at most.
         troubled: told each such failure, and the seconds that are waited then.
         burst: how many calls may go out at once after a pause.
-        policy: how long a call is repeated.
+        policy: how long a call is repeated, its waits for a turn not counted.
         sleep: waits for some seconds.
     """
 
@@ -43,12 +43,18 @@ class Calls:
         self._sleep = sleep
 
     async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
+        in_line = 0.0
+
         async def paced() -> T:
+            nonlocal in_line
+            since = anyio.current_time()
             await self._pacer.acquire()
+            in_line += anyio.current_time() - since
             answer = await call()
             self._reached = True
             return answer
 
         return await repeated(
-            paced, self._policy, reached=lambda: self._reached, before_wait=self._troubled, sleep=self._sleep
-        )
+            paced, self._policy, reached=lambda: self._reached, before_wait=self._troubled, sleep=self._sleep,
+            in_line=lambda: in_line,
+        )  # fmt: skip

@@ -100,6 +100,15 @@ async def test_patience_ends_and_a_refusal_needs_none() -> None:
 
 
 @in_virtual_time
+async def test_the_wait_for_a_turn_takes_nothing_of_the_patience() -> None:
+    service = Pages(1, dict.fromkeys(range(1, 41), failure(InternalServerException, 500)))
+    lists = PatientLists(service, patience=1.0)
+    found = await asyncio.gather(*(listed(lists, f"app{number}") for number in range(40)))
+    assert found == [["000"]] * 40  # the last of them had its first turn after 6 s
+    assert len(service.calls) == 80
+
+
+@in_virtual_time
 async def test_a_list_with_an_execution_that_may_be_any_is_none() -> None:
     with pytest.raises(UnreadableAnswerError, match="no valid id"):
         await listed(PatientLists(Pages(3, passed_over=1), patience=20.0))
