@@ -15,6 +15,7 @@ from m2async import (
     LocalEndpoint,
     M2Client,
     NotSentError,
+    Outcome,
     ScriptJob,
     StartBatchJob,
     StartBatchJobResponse,
@@ -26,6 +27,7 @@ from m2async import (
 from m2async.dashboard import serve
 from m2async.following import JobLogs
 from m2async.ledger import open_for_decisions
+from tests.virtual_time import in_virtual_time, now
 
 T = TypeVar("T")
 Open = Callable[[AbstractAsyncContextManager[Any]], Coroutine[Any, Any, Any]]
@@ -154,6 +156,23 @@ async def test_a_client_that_is_broken_ends_the_submitter_and_keeps_nobody_waiti
     assert len(told) == 1
 
 
+@in_virtual_time
+async def test_calls_under_way_at_a_client_that_is_broken_get_the_grace_and_the_others_are_told_at_once() -> None:
+    async def end_of(submitted: Coroutine[Any, Any, Outcome]) -> tuple[str, float]:
+        try:
+            return (await submitted).state, now()
+        except (ZeroDivisionError, SubmissionStoppedError) as error:
+            return type(error).__name__, now()
+
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    submitter = await Submitter(HangsOrBreaks(), concurrency=2, grace=3.0).__aenter__()
+    submitted = (submitter.submit(StartBatchJob("app1", ScriptJob(name))) for name in ("HANGS", "BREAKS", "A"))
+    ends = await asyncio.gather(*map(end_of, submitted))
+    with pytest.raises(ExceptionGroup):
+        await submitter.__aexit__(None, None, None)
+    assert ends == [("unknown", 3.0), ("ZeroDivisionError", 0.0), ("SubmissionStoppedError", 0.0)]
+
+
 class Refuses:
     async def start_batch_job(self, request: StartBatchJob, /) -> StartBatchJobResponse:
         raise NotSentError("no connection")
@@ -162,4 +181,11 @@ class Refuses:
 class Breaks:
     async def start_batch_job(self, request: StartBatchJob, /) -> StartBatchJobResponse:
         await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+
+class HangsOrBreaks:
+    async def start_batch_job(self, request: StartBatchJob, /) -> StartBatchJobResponse:
+        if request.job == ScriptJob("HANGS"):
+            await asyncio.Event().wait()
         raise ZeroDivisionError

@@ -478,9 +478,12 @@ class Submitter(WatchedSubmitter):
                     tasks.start_soon(until_the_ledger_fails, self._doubts.learn, self._end.stop)
                 if self._steering is not None:
                     tasks.start_soon(self._steering.follow)
-                yield tasks
+                try:
+                    yield tasks
+                finally:
+                    if self._end.cause is None:  # it was neither left nor stopped
+                        self.stop("the submitter failed")
         finally:
-            self._end.come(NotSentError("the submitter failed"))  # unless it was left, or stopped
             with anyio.CancelScope(shield=True):
                 await self._recording.all_written()
 
