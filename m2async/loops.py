@@ -61,6 +61,7 @@ class OwnTask(Generic[_T]):
     """Enters and leaves a context in one task, its own, as a task group or a cancel scope in it has to be.
 
     A failure of it while it is open goes to the event loop's exception handler, and is raised when it is left.
+    Whoever does nothing else meanwhile leaves it when it `fails`.
     """
 
     def __init__(self, context: AbstractAsyncContextManager[_T]) -> None:
@@ -83,6 +84,10 @@ class OwnTask(Generic[_T]):
     ) -> None:
         self._to_leave.set()
         await uninterrupted(self._task)
+
+    async def fails(self) -> None:
+        """Wait, while it is open, until it fails."""
+        await asyncio.wait([self._task])
 
     async def _live(self) -> None:
         try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import anyio
-
 from m2async.cli.ledgers import ledger_address, say_ledger
 from m2async.cli.output import emit, say
 from m2async.cli.running import Signals, run
@@ -20,12 +18,12 @@ def dashboard(url: str | None, port: int, service: Service) -> None:
     async def serving(_: Signals) -> None:
         async with (
             open_ledger(ledger_address(url)) as ledger,
-            serve(ledger, service.client, _report, port=port) as address,
+            (served := serve(ledger, service.client, _report, port=port)) as address,
         ):
             emit(address)
             say_ledger(ledger, is_new=await ledger.is_new())
             say("Anyone with this URL can act on your runs. Ctrl-C ends the dashboard.")
-            await anyio.sleep_forever()
+            await served.fails()
 
     run(serving)
 

@@ -38,8 +38,10 @@ def serve(
     report: Callable[[str, str], None],
     *,
     port: int = 0,
-) -> AbstractAsyncContextManager[str]:
+) -> OwnTask[str]:
     """Serve the dashboard within the block, and give the URL that a user opens.
+
+    The block should end when it `fails`: nothing is served any more then.
 
     Arguments:
         ledger: whose runs are shown.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -11,7 +12,9 @@ from pathlib import Path
 import aiohttp
 import anyio
 import pytest
+from yarl import URL
 
+from m2async import LocalEndpoint, ScriptJob, StartBatchJob, open_ledger
 from tests.cli.terminal import COMMAND, m2async, settings
 
 
@@ -39,6 +42,26 @@ async def test_it_serves_its_url_until_a_signal_and_leaves_nothing_behind(
     ]
     with pytest.raises(OSError, match="All connection attempts failed"):
         await anyio.connect_tcp("127.0.0.1", int(port[1]))
+
+
+async def test_it_ends_where_nothing_is_served_any_more(tmp_path: Path, endpoint: LocalEndpoint) -> None:
+    async with open_ledger(tmp_path / "ledger.db") as ledger, await ledger.open_run("night") as run:
+        await run.add("row", StartBatchJob("app1", ScriptJob("JOB")))
+    read, write = os.pipe()
+    command = [COMMAND, "dashboard", "--ledger", str(tmp_path / "ledger.db")]
+    environment = settings(endpoint.url)
+    async with await anyio.open_process(command, env=environment, stdin=subprocess.DEVNULL, stderr=write) as process:
+        os.close(write)
+        assert process.stdout is not None
+        url = URL((await process.stdout.receive()).decode().splitlines()[0])
+        said = b""
+        while b"Ctrl-C" not in said:
+            said += await anyio.to_thread.run_sync(os.read, read, 1000)
+        os.close(read)  # what cancelling comes to cannot be told on stderr any more: it fails in the background
+        token = {"Authorization": f"Bearer {url.query['token']}"}
+        async with aiohttp.ClientSession(headers=token) as session:
+            await session.post(url.with_path("/run/cancel").with_query(name="night"), json={})
+        assert await process.wait() == 1
 
 
 async def test_only_loopback_is_listened_at(tmp_path: Path) -> None:
