@@ -227,7 +227,7 @@ class M2Client:
         members = {"applicationId": application_id, "executionId": execution_id}
         await self._call("CancelBatchJobExecution", _given(members, authSecretsManagerArn=auth_secrets_manager_arn))
 
-    async def list_batch_job_executions(
+    def list_batch_job_executions(
         self,
         application_id: str,
         *,
@@ -243,7 +243,7 @@ class M2Client:
         `execution_ids` holds at most 10; `page_size` is 1 to 2,000. A list with an execution whose id can be none, or
         of another application, is an UnreadableAnswerError.
         """
-        async for execution in every_execution(
+        return every_execution(
             lambda token: self.get_batch_job_executions_page(
                 application_id,
                 execution_ids=execution_ids,
@@ -254,8 +254,7 @@ class M2Client:
                 page_size=page_size,
                 next_token=token,
             )
-        ):
-            yield execution
+        )
 
     async def get_batch_job_executions_page(
         self,

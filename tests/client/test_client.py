@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -170,6 +172,16 @@ async def test_lists_follow_the_token_to_their_end(client: M2Client, endpoint: L
     assert [(d.type, d.name) for d in named] == [("file", "POSTTRAN.jcl")]
     assert [a.application_id async for a in client.list_applications()] == [APPLICATION]
     assert [a async for a in client.list_applications(names=["Nobody"])] == []
+
+
+async def test_a_list_that_is_closed_early_leaves_no_task_behind(client: M2Client) -> None:
+    await client.start_batch_job(REQUEST)
+    before = asyncio.all_tasks()
+    listed: Any = client.list_batch_job_executions(APPLICATION)
+    async with aclosing(listed):
+        await anext(listed)
+    await asyncio.sleep(0)  # what closes a generator that was dropped begins a turn later
+    assert asyncio.all_tasks() == before
 
 
 async def test_a_list_that_is_missing_is_not_an_empty_list() -> None:
