@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 class M2AsyncError(Exception):
     """Root of every exception that m2async raises.
 
-    Each goes from process to process with all that it holds, and can be copied. In the place of what cannot be pickled,
-    such as an open file that was given as a parameter, stands its text.
+    Each goes from process to process with all that it holds, and can be copied. In the place of what cannot be pickled
+    and made again, such as an open file that was given as a parameter, stands its text.
     """
 
     def __init__(self, message: str) -> None:
@@ -56,9 +56,9 @@ def _remade(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
 
 
 def _portable(value: object) -> object:
-    """Give a value as it can be pickled: itself, or else its text."""
+    """Give a value as it can be pickled and made again: itself, or else its text."""
     try:
-        pickle.dumps(value)
+        pickle.loads(pickle.dumps(value))  # noqa: S301 - our own
     except Exception:  # noqa: BLE001 - whatever its own pickling raises
         return repr(value)
     return value

@@ -177,6 +177,18 @@ def in_a_worker(*, raising: bool) -> object:
     return asyncio.run(start())
 
 
+def test_of_what_can_be_pickled_and_not_made_again_the_text_travels() -> None:
+    error = InvalidRequestError("params", NotMadeAgainError(1, 2), "must be text")
+    travelled = pickle.loads(pickle.dumps(error))
+    assert (travelled.value, travelled.rule) == ("NotMadeAgainError(1)", "must be text")
+
+
+class NotMadeAgainError(Exception):
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(one)
+        self.other = other
+
+
 def test_a_worker_process_raises_and_gives_back_what_the_service_answered() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         with pytest.raises(ResourceNotFoundException) as raised:
