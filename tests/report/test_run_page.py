@@ -203,6 +203,21 @@ async def test_twenty_thousand_rows_are_filtered_sorted_and_turned_by_mouse(larg
         page.was_quiet()
 
 
+async def test_a_link_followed_right_after_the_page_was_turned_is_not_lost(small: Path) -> None:
+    """What the page has put off comes when the link's address is there and the page was not told of it yet."""
+    timers_are_held = """{ const held = new Map(); let last = 0;
+        window.setTimeout = call => { held.set(++last, call); return last; };
+        window.clearTimeout = timer => held.delete(timer);
+        window.timeIsUp = () => { for (const call of held.values()) call(); held.clear(); }; }"""
+    async with chromium() as browser, tab(browser) as page:
+        await page.add_init_script(timers_are_held)
+        await shown(page, small)
+        await page.click("#next")
+        await page.evaluate("document.querySelector('.verdict a').click(), timeIsUp()")
+        await expect(page.locator("#rows tbody tr")).to_have_count(1)
+        assert await page.evaluate("location.hash") == "#result=failed"
+
+
 async def test_filtering_twenty_thousand_rows_takes_less_than_a_25th_of_a_second(large: Path) -> None:
     """In time of a processor, as the machine is shared; the first search also prepares the texts."""
     typed = """text => { const field = document.getElementById("text"); field.value = text;

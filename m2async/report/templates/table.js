@@ -293,9 +293,11 @@
     writeSoon();
   });
   addEventListener("hashchange", read);
-  document.addEventListener("click", (event) => {  // on a link to what is asked already, the address does not change
+  document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="#"]');
-    if (link && link.hash === location.hash) read();
+    if (!link) return;
+    clearTimeout(writing);  // what was asked before must not take the place of the link's address
+    if (link.hash === location.hash) read();  // a link to what is asked already: the address does not change
   });
 
   // The rows that are found, as a file. A spreadsheet must not take a text for a formula.
