@@ -20,12 +20,14 @@ from .errors import M2AsyncError as M2AsyncError
 from .errors import M2ServiceException as M2ServiceException
 from .errors import ManifestError as ManifestError
 from .errors import ManifestProblem as ManifestProblem
+from .errors import MiddlewareError as MiddlewareError
 from .errors import NotSentError as NotSentError
 from .errors import RepeatedCallError as RepeatedCallError
 from .errors import ResourceNotFoundException as ResourceNotFoundException
 from .errors import SignatureTooLateError as SignatureTooLateError
 from .errors import SubmissionStoppedError as SubmissionStoppedError
 from .errors import ThrottlingException as ThrottlingException
+from .errors import UnexpectedError as UnexpectedError
 from .errors import UnreadableAnswerError as UnreadableAnswerError
 from .errors import ValidationException as ValidationException
 from .errors import ValidationExceptionField as ValidationExceptionField

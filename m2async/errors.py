@@ -12,6 +12,7 @@ import copy
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 
@@ -116,6 +117,27 @@ class SubmissionStoppedError(M2AsyncError):
         self.cause = cause
 
 
+class UnexpectedError(M2AsyncError):
+    """m2async itself failed: a fault of it, which ends what it does. The `__cause__` is what was raised.
+
+    Its message says where, and not what, as that may hold what a job was given.
+    """
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """Make it of what was raised, or of the first of several."""
+        first = error
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        places = [
+            f" in {frame.f_globals.get('__name__', '?')}, line {line}" for frame, line in walk_tb(first.__traceback__)
+        ]
+        place = places[-1] if places else ""
+        unexpected = cls(f"m2async failed by a fault of its own: {type(first).__name__}{place}")
+        unexpected.__cause__ = error
+        return unexpected
+
+
 class CallError(M2AsyncError):
     """A call to the service that did not succeed."""
 
@@ -147,6 +169,14 @@ class SignatureTooLateError(NotSentError):
 
 class RepeatedCallError(CallError):
     """A middleware or a session's hook wanted a second request sent in one call; only the first was."""
+
+    def __init__(self, message: str, *, may_have_started: bool) -> None:
+        super().__init__(message)
+        self.may_have_started = may_have_started
+
+
+class MiddlewareError(CallError):
+    """What stands around a call failed, such as a middleware or another's client: its error is the `__cause__`."""
 
     def __init__(self, message: str, *, may_have_started: bool) -> None:
         super().__init__(message)

@@ -7,6 +7,7 @@ attribute. Nothing of the host's logging is configured here.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,10 +31,32 @@ class Events:
         self._log_params = log_params
         self._bound: Any = None
         self._bound_by: dict[str, Any] | None = None
+        self._has_failed = False
 
-    @property
+    def _write(self, level: str, event: str, **fields: Any) -> None:
+        """Write an event. Where the logger fails, that goes once to the event loop's exception handler."""
+        try:
+            getattr(self._logger(), level)(event, **fields)
+        except Exception as exc:  # noqa: BLE001 - whatever the host's logger raises
+            self._failed(exc)
+
+    def _would_write(self, level: int) -> bool:
+        """Whether the logger writes events of a level."""
+        try:
+            self._logger()
+            return self._is_enabled(level)
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._failed(exc)
+            return False
+
+    def _failed(self, error: Exception) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            told = {"message": "m2async: the logger failed, and events are lost; the jobs go on", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(told)
+
     def _logger(self) -> Any:
-        """The logger by what structlog is configured with now, which may come after whoever logs."""
+        """Give the logger by what structlog is configured with now, which may come after whoever logs."""
         config = structlog.get_config() if structlog.is_configured() else None
         if self._bound is None or config != self._bound_by:
             logger = self._given or _default_logger()
@@ -56,10 +79,10 @@ class Events:
         candidates: Sequence[str] = (),
     ) -> None:
         """The job was started: one event for every execution id, or for one of the candidates."""
-        logger = self._logger
-        if not self._is_enabled(logging.INFO):
+        if not self._would_write(logging.INFO):
             return
-        logger.info(
+        self._write(
+            "info",
             "batch_job.started",
             **self._job(key, request),
             execution_id=execution_id,
@@ -72,41 +95,57 @@ class Events:
 
     def rejected(self, key: str, request: StartBatchJob, error: CallError, attempt: int, elapsed: float) -> None:
         """The job was surely not started, and is given up."""
-        self._logger.error(
-            "batch_job.rejected", **self._job(key, request), **_error(error), attempt=attempt, elapsed=round(elapsed, 6)
+        self._write(
+            "error",
+            "batch_job.rejected",
+            **self._job(key, request),
+            **_error(error),
+            attempt=attempt,
+            elapsed=round(elapsed, 6),
         )
 
     def unknown(self, key: str, request: StartBatchJob, error: CallError, attempt: int, elapsed: float) -> None:
         """The job may have been started, and nothing says so."""
-        self._logger.error(
-            "batch_job.unknown", **self._job(key, request), **_error(error), attempt=attempt, elapsed=round(elapsed, 6)
+        self._write(
+            "error",
+            "batch_job.unknown",
+            **self._job(key, request),
+            **_error(error),
+            attempt=attempt,
+            elapsed=round(elapsed, 6),
         )
 
     def retry(self, key: str, request: StartBatchJob, error: CallError, attempt: int, wait: float) -> None:
         """An attempt failed, and another follows after `wait` seconds."""
-        self._logger.warning(
-            "batch_job.retry", **self._job(key, request), **_error(error), attempt=attempt, wait=round(wait, 6)
+        self._write(
+            "warning",
+            "batch_job.retry",
+            **self._job(key, request),
+            **_error(error),
+            attempt=attempt,
+            wait=round(wait, 6),
         )
 
     def not_started(self, key: str, request: StartBatchJob, attempt: int) -> None:
         """It was found that the job was not started, and nobody waits for it: it is sent once it is submitted again."""
-        self._logger.warning("batch_job.not_started", **self._job(key, request), attempt=attempt)
+        self._write("warning", "batch_job.not_started", **self._job(key, request), attempt=attempt)
 
     def left(self, run: str, in_doubt: int, pending: int) -> None:
         """An earlier process left jobs of a run: those in doubt are looked for, those not started wait for a submit."""
-        self._logger.warning("run.left_open", run=run, in_doubt=in_doubt, pending=pending)
+        self._write("warning", "run.left_open", run=run, in_doubt=in_doubt, pending=pending)
 
     def reconcile_failed(self, application_id: str, error: CallError) -> None:
         """The executions could not be listed, so nothing is known of jobs in doubt, nor of what others started."""
-        self._logger.warning("reconcile.failed", application_id=application_id, **_error(error))
+        self._write("warning", "reconcile.failed", application_id=application_id, **_error(error))
 
     def listed_again(self, application_id: str) -> None:
         """The executions of an application can be listed, after they could not be."""
-        self._logger.info("executions.listed_again", application_id=application_id)
+        self._write("info", "executions.listed_again", application_id=application_id)
 
     def foreign_execution(self, application_id: str, job: str, execution_id: str, start_time: float) -> None:
         """Somebody else started a job of this run: who started an execution of it can no longer be told."""
-        self._logger.warning(
+        self._write(
+            "warning",
             "execution.foreign",
             application_id=application_id,
             job=job,
@@ -116,7 +155,7 @@ class Events:
 
     def application_held(self, application_id: str, error: CallError) -> None:
         """The application refuses its jobs; they wait."""
-        self._logger.warning("application.held", application_id=application_id, **_error(error))
+        self._write("warning", "application.held", application_id=application_id, **_error(error))
 
     def ended(
         self,
@@ -132,8 +171,8 @@ class Events:
 
         Without an id, all have ended of which it is one.
         """
-        write = self._logger.info if judgement.result is Result.SUCCESS else self._logger.error
-        write(
+        self._write(
+            "info" if judgement.result is Result.SUCCESS else "error",
             "execution.ended",
             key=key,
             application_id=application_id,
@@ -147,11 +186,11 @@ class Events:
 
     def opened_with(self, warning: str) -> None:
         """Something about a run that somebody should know before it is sent."""
-        self._logger.warning("run.opened_with", warning=warning)
+        self._write("warning", "run.opened_with", warning=warning)
 
     def stopped(self, error: M2AsyncError) -> None:
         """Nothing more is sent at all."""
-        self._logger.error("submission.stopped", **_error(error))
+        self._write("error", "submission.stopped", **_error(error))
 
     def _job(self, key: str, request: StartBatchJob) -> dict[str, Any]:
         fields: dict[str, Any] = {"key": key, "application_id": request.application_id, "job": request.job.name}

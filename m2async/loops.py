@@ -123,6 +123,12 @@ async def uninterrupted(future: asyncio.Future[_T]) -> _T:
     return future.result()
 
 
+def is_being_cancelled() -> bool:
+    """Whether somebody asked the running task to end; without that a CancelledError is a failure like any other."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 @coroutine
 def in_context(context: Context, call: Callable[[], Awaitable[_T]]) -> Generator[Any, Any, _T]:
     """Await what a call gives in another context, step by step: the task stays the same, and so does what limits it.

@@ -6,6 +6,9 @@ import json
 from datetime import datetime
 from shlex import quote
 
+_FIRST_WORDS = 200
+"""Characters of an error's words."""
+
 NOTHING = "—"
 """What stands where there is no value."""
 
@@ -13,6 +16,16 @@ NOTHING = "—"
 def visible(text: str) -> str:
     """Write out the characters that a screen would obey or not show, as Python does."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def brief(error: BaseException) -> str:
+    """Write somebody else's error in a line: its name and the first of its words, without control characters."""
+    try:
+        said = visible(" ".join(str(error).split()))
+    except Exception:  # noqa: BLE001 - its own code says it
+        said = ""
+    name = type(error).__name__
+    return f"{name}: {said[:_FIRST_WORDS]}" if said else name
 
 
 def visible_json(text: str) -> str:

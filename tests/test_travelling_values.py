@@ -57,6 +57,7 @@ OF_A_KIND: Mapping[str, Callable[[], M2AsyncError]] = {
     "ManifestError": lambda: ManifestError([ManifestProblem("m.csv", 3, "job", "is empty")]),
     "SubmissionStoppedError": lambda: SubmissionStoppedError(of_service(m2async.AccessDeniedException)),
     "RepeatedCallError": lambda: RepeatedCallError("again", may_have_started=True),
+    "MiddlewareError": lambda: m2async.MiddlewareError("failed", may_have_started=True),
     "ConnectionLostError": lambda: ConnectionLostError("lost", ended_by_service=True),
     "UnexplainedExecutionsError": partial(UnexplainedExecutionsError, "night", "one", "why", ["e1"], ["A"]),
     "_RememberedError": remembered,

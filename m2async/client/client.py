@@ -24,6 +24,7 @@ from m2async.errors import ConfigurationError, UnreadableAnswerError
 from m2async.events import transport_chosen
 from m2async.loops import Home
 from m2async.service import (
+    SENDING,
     Application,
     BatchJobDefinition,
     BatchJobExecution,
@@ -196,6 +197,8 @@ class M2Client:
             self._check_open()
         if not self._middlewares:
             return self._start(request, not_after)
+        if (sending := SENDING.get()) is not None:
+            sending.is_prepared()
         start = OnlyRequest(partial(self._start, not_after=not_after))
         call: CallNext = start.send
         for middleware in self._middlewares:
@@ -206,7 +209,9 @@ class M2Client:
         """Wrap `start_batch_job` in `async (request, call_next) -> response`; the last one added runs first.
 
         A call sends one request: whoever calls on again gets a RepeatedCallError, but after an error that says that
-        nothing was sent, such as NotSentError. What the request brought stands, whatever is made of it around.
+        nothing was sent, such as NotSentError. What the request brought stands, whatever is made of it around. An error
+        of a middleware's own before it called on is raised; one that comes later goes to the event loop's exception
+        handler.
         """
         self._middlewares.append(middleware)
 

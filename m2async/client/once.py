@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from m2async.errors import CallCancelledError, CallError, M2AsyncError, M2ServiceException, RepeatedCallError
+from m2async.loops import is_being_cancelled
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -43,19 +44,31 @@ class OnlyRequest(Generic[Request, Response]):
         return response
 
     async def outcome_of(self, call: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
-        """Run all that stands around the call. Where it denies what the request brought, that stands."""
+        """Run all that stands around the call. Whatever that makes of it, what the request brought stands.
+
+        A middleware may say in its own CallError how a request failed, as long as it denies nothing. An error of its
+        own, once a request was sent, goes to the event loop's exception handler.
+        """
         try:
-            return await call(request)
+            response = await call(request)
         except CallError as error:
-            brought = self._brought
-            if brought is None or (error.may_have_started and not isinstance(error, RepeatedCallError)):
+            if self._brought is None or (error.may_have_started and not isinstance(error, RepeatedCallError)):
                 raise
-            found = await asyncio.shield(brought)
+            found = await asyncio.shield(self._brought)
             if not isinstance(found, BaseException):
                 return found
             if isinstance(error, RepeatedCallError) or (isinstance(found, CallError) and found.may_have_started):
                 raise found from None
             raise
+        except (Exception, asyncio.CancelledError) as error:
+            if self._brought is None or (isinstance(error, asyncio.CancelledError) and is_being_cancelled()):
+                raise
+            found = await asyncio.shield(self._brought)
+            if found is not error:
+                _tell(error)
+            return _given(found)
+        else:
+            return response if self._brought is None else _given(await asyncio.shield(self._brought))
         finally:
             self._ended = True
 
@@ -71,6 +84,19 @@ def _nothing_was_sent(exc: BaseException) -> bool:
     if isinstance(exc, M2ServiceException) or not isinstance(exc, M2AsyncError):
         return False
     return not isinstance(exc, CallError) or not exc.may_have_started
+
+
+def _given(brought: Response | BaseException) -> Response:
+    """Give what a request brought, or raise it."""
+    if isinstance(brought, BaseException):
+        raise brought from None
+    return brought
+
+
+def _tell(error: BaseException) -> None:
+    """Tell of an error that changes nothing, where the host looks for those that nobody gets."""
+    told = {"message": "a middleware failed after its request was sent; what that brought stands", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(told)
 
 
 def _lost() -> CallError:

@@ -7,7 +7,7 @@ from functools import partial
 
 import anyio
 
-from m2async.errors import CallCancelledError, CallError, M2ServiceException
+from m2async.errors import CallCancelledError, M2ServiceException
 from m2async.ledger import LedgerError
 from m2async.loops import Home, in_context
 from m2async.service import SENDING, Sending, StartBatchJobResponse
@@ -113,14 +113,14 @@ class Attempts:
         context.run(SENDING.set, sending)
         self._under_way.add(scope, sending)
         try:
-            try:
-                answer = await in_context(context, partial(self._sender.send, job.to_send, job.not_after))
-            except CallError as error:
-                held_back = sending.was_held_back or not self._may_be_sent(job)
-                if not held_back or sending.has_begun is not False or isinstance(error, M2ServiceException):
-                    answer = self._feedback.failed(job, error)
-            else:
+            brought = await in_context(context, partial(self._sender.send, job.to_send, job.not_after, sending))
+            if isinstance(brought, StartBatchJobResponse):
+                answer = brought
                 self._feedback.succeeded(job)
+            else:
+                held_back = sending.was_held_back or not self._may_be_sent(job)
+                if not held_back or sending.has_begun is not False or isinstance(brought, M2ServiceException):
+                    answer = self._feedback.failed(job, brought)
             if answer is not None:
                 await self._write_answer(job, answer)
         except asyncio.CancelledError:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from m2async.errors import M2AsyncError, NotSentError, SubmissionStoppedError
+from m2async.errors import InvalidRequestError, M2AsyncError, NotSentError, SubmissionStoppedError, UnexpectedError
 from m2async.events import Events
 from m2async.ledger import IllegalTransitionError, LedgerError, ManifestChangedError
 
-OF_ONE_JOB = (IllegalTransitionError, ManifestChangedError)
-"""Errors of the ledger that end one job alone: its key is in flight, or another request's."""
+OF_ONE_JOB = (IllegalTransitionError, ManifestChangedError, InvalidRequestError)
+"""Errors of the ledger that end one job alone: its key is in flight, another request's, or none."""
 
 
 class End:
@@ -29,6 +29,10 @@ class End:
         if self.cause is None:
             self._events.stopped(cause)
             self.come(cause)
+
+    def failed(self, error: Exception) -> None:
+        """End it because of a fault of its own."""
+        self.stop(UnexpectedError.of(error))
 
     def come(self, cause: M2AsyncError) -> None:
         """End it: from now on nothing more is sent."""

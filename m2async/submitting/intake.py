@@ -61,6 +61,8 @@ class Submission:
     )  # fmt: skip
 
     def __init__(self, key: str, request: StartBatchJob, results: Results, row: LedgerRow | None = None) -> None:
+        if not isinstance(key, str) or not isinstance(request, StartBatchJob):
+            raise TypeError(f"a job is a StartBatchJob with a text as its key, not {_kinds(key, request)}")
         self.key: str = key
         self.request: StartBatchJob = request
         self.results: Results = results
@@ -105,6 +107,11 @@ class Submission:
         return self.request if self.row is None else self.row.request
 
     @property
+    def may_have_been_sent(self) -> bool:
+        """Whether an attempt was intended since it came."""
+        return self.attempts > (0 if self.row is None else self.row.attempts)
+
+    @property
     def sent_nothing(self) -> bool:
         """Whether all its attempts are those that the ledger's row had when it came."""
         return self.row is not None and self.attempts == self.row.attempts
@@ -128,6 +135,10 @@ class Submission:
     def failed(self, error: Exception) -> None:
         """Tell that it cannot be sent as it is."""
         self.results.failed(error, was_set_aside=self.is_aside)
+
+
+def _kinds(key: object, request: object) -> str:
+    return f"{type(request).__name__} with {type(key).__name__}"
 
 
 class Caller:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from inspect import signature
 from typing import Protocol, cast
 
-from m2async.service import StartBatchJob, StartBatchJobResponse
+from m2async.errors import CallError, MiddlewareError
+from m2async.loops import is_being_cancelled
+from m2async.service import Sending, StartBatchJob, StartBatchJobResponse
+from m2async.texts import brief
 
 SIGNED_WITHIN = 60.0
 """Seconds within which an attempt is signed, from its intent on.
@@ -50,11 +54,31 @@ class Sender:
         """The latest date for an attempt that is intended now, by the client's clock; None where it knows none."""
         return None if self._dated is None else self._dated.signing_time() + SIGNED_WITHIN
 
-    def send(self, request: StartBatchJob, not_after: float | None) -> Awaitable[StartBatchJobResponse]:
-        """Send the request once."""
-        if self._dated is None:
-            return self._client.start_batch_job(request)
-        return self._dated.start_batch_job(request, not_after=not_after)
+    async def send(
+        self, request: StartBatchJob, not_after: float | None, sending: Sending
+    ) -> StartBatchJobResponse | CallError:
+        """Send the request once, and give what that brought: whatever else is raised is a MiddlewareError."""
+        try:
+            if self._dated is None:
+                response = await self._client.start_batch_job(request)
+            else:
+                response = await self._dated.start_batch_job(request, not_after=not_after)
+        except CallError as error:
+            return error
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            failure = _failed(f"raised {brief(error)}", sending)
+            failure.__cause__ = error
+            return failure
+        if isinstance(response, StartBatchJobResponse) and response.execution_id:
+            return response
+        return _failed(f"gave no execution id, but {type(response).__name__}", sending)
+
+
+def _failed(how: str, sending: Sending) -> MiddlewareError:
+    """Say what somebody else's code around a call did, and whether that may have started the job."""
+    return MiddlewareError(f"the client or a middleware {how}", may_have_started=sending.has_begun is not False)
 
 
 def _takes_not_after(client: StartsBatchJobs) -> bool:

@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 from structlog.typing import FilteringBoundLogger
 
 from m2async.certainty import Adopted, Ambiguous, Apart, Decision, Doubts, NotStarted, OnUnknown, StartedTogether
-from m2async.errors import CallError, NotSentError, SubmissionStoppedError, WrongEventLoopError
+from m2async.errors import CallCancelledError, CallError, NotSentError, SubmissionStoppedError, WrongEventLoopError
 from m2async.events import Events
 from m2async.ledger import Ledger, LedgerError, Run
 from m2async.loops import Home, OwnTask
@@ -84,11 +84,13 @@ class Submitter(WatchedSubmitter):
 
     Use it as an async context manager; it leaves no task behind. Entering it raises SentElsewhereError if the run
     was sent to another endpoint, region or account before, and UnexplainedExecutionsError. It stops by itself when
-    the service denies access or does not accept the credentials, when no connection can be made, or when the ledger
-    cannot be written: every further job would meet the same. Jobs that were not sent then end in a
-    SubmissionStoppedError. A job whose application does not exist or does not run holds that application's
-    jobs: after a pause one of them goes as a probe. If that goes on for `retry.hold` seconds, they are Rejected;
-    with no attempt those that were not sent.
+    all applications deny access that jobs are for, when the service does not accept the credentials, when no
+    connection can be made, or when the ledger cannot be written: every further job would meet the same; and when it
+    fails itself. Jobs that were not sent then end in a SubmissionStoppedError. A job whose application denies access,
+    does not exist or does not run holds that application's jobs: after a pause one of them goes as a probe. If that
+    goes on for `retry.hold` seconds, they are Rejected; with no attempt those that were not sent. What comes by
+    `submit` may be for any application, so that there denied access stops nothing. Where a middleware or another's
+    client fails, that is the job's MiddlewareError: Rejected before it was sent, Unknown after it.
     """
 
     def __init__(
@@ -276,9 +278,11 @@ class Submitter(WatchedSubmitter):
                 except OF_ONE_JOB as error:
                     self._circuits.unanswered(job)
                     job.failed(error)
-                except Exception as error:  # no error of a call: it ends the submitter, and nobody waits in vain
-                    job.failed(error)
-                    raise
+                except Exception as error:  # noqa: BLE001 - no error of a call: a fault of ours
+                    self._end.failed(error)
+                    if job.in_doubt is None and job.may_have_been_sent:
+                        job.in_doubt = CallCancelledError("the submitter failed before it was known what came of it")
+                    self._interrupted(job)
 
     def _interrupted(self, job: Submission) -> None:
         """End a job that waited for its first or next attempt, or to be found, when the submitter ended."""
