@@ -44,19 +44,13 @@ def verdict(error: CallError, request: StartBatchJob, on_unknown: OnUnknown) -> 
     if error.may_have_started:
         return {"adopt": Verdict.ADOPT, "hold": Verdict.HOLD, "resend": Verdict.RETRY}[on_unknown]
     match error:
-        case (
-            CredentialsError()
-            | ConfigurationError()
-            | WrongEventLoopError()
-            | AuthenticationException()
-            | AccessDeniedException()
-        ):
+        case CredentialsError() | ConfigurationError() | WrongEventLoopError() | AuthenticationException():
             return Verdict.STOP
         case ThrottlingException() | NotSentError():
             return Verdict.RETRY
-        case ConflictException():
+        case AccessDeniedException():
             return Verdict.HOLD_APPLICATION
-        case ResourceNotFoundException() if error.resource_id in {None, request.application_id}:
+        case ConflictException() | ResourceNotFoundException() if error.resource_id in {None, request.application_id}:
             return Verdict.HOLD_APPLICATION
         case _:
             return Verdict.REJECT

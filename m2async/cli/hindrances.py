@@ -9,7 +9,7 @@ import anyio
 from m2async.cli.output import say
 from m2async.cli.progress import Progress
 from m2async.cli.waiting import WaitingNames
-from m2async.errors import CallError
+from m2async.errors import AccessDeniedException, CallError
 from m2async.submitting import LOOK_EVERY, Submitter, why_refused
 
 
@@ -51,5 +51,6 @@ class Hindrances:
         held = self._submitter.held
         for application in held.keys() - self._held:
             error, _ = held[application]
-            say(f"m2async: the jobs of application {application} wait for it to run: {error.message}")
+            awaited = "access to it" if isinstance(error, AccessDeniedException) else "it to run"
+            say(f"m2async: the jobs of application {application} wait for {awaited}: {error.message}")
         self._held = set(held)

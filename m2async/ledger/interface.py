@@ -178,8 +178,8 @@ class RunView(ABC):
         """
 
     @abstractmethod
-    async def applications(self) -> list[str]:
-        """Give the applications that the rows name."""
+    async def applications(self, *states: RowState) -> list[str]:
+        """Give the applications that the rows name, those in one of these states or in any."""
 
     @abstractmethod
     async def named_jobs(self, application_id: str, jobs: Collection[Job], *states: RowState) -> set[Job]:

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from m2async.certainty import Verdict
-from m2async.errors import CallError, NotSentError, SignatureTooLateError
+from m2async.errors import AccessDeniedException, CallError, NotSentError, SignatureTooLateError
 from m2async.pacing import RetryPolicy
 
 
@@ -51,23 +51,29 @@ class Failures(NamedTuple):
         sends_in_doubt: how many may have.
         seconds: how long ago the first failure was that was to be followed by another attempt, pauses not counted.
         was_reached: whether the service ever answered any call.
+        is_denied_everywhere: whether all applications deny access that jobs are for.
     """
 
     in_doubt: bool
     sends_in_doubt: int
     seconds: float
     was_reached: bool
+    is_denied_everywhere: bool
 
 
 def consequence(error: CallError, verdict: Verdict, failures: Failures, policy: RetryPolicy) -> Consequence:
     """Say what follows from an attempt that failed with `error`, of which `verdict` was given."""
     is_final = verdict is Verdict.RETRY and _is_exhausted(error, failures, policy)
-    stops = verdict is Verdict.STOP or (is_final and _is_of_all(error))
+    stops = (
+        verdict is Verdict.STOP
+        or (is_final and _is_of_all(error))
+        or (failures.is_denied_everywhere and isinstance(error, AccessDeniedException))
+    )
     if verdict is Verdict.RETRY and not is_final:
         step = Step.SEND_AGAIN
     elif failures.in_doubt:
         step = Step.LOOK_FOR
-    elif verdict is Verdict.HOLD_APPLICATION:
+    elif verdict is Verdict.HOLD_APPLICATION and not stops:
         step = Step.HOLD
     elif is_final and not stops:
         step = Step.GIVE_UP

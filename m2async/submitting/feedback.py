@@ -7,6 +7,7 @@ from m2async.errors import CallError, M2ServiceException, NotSentError, Throttli
 from m2async.pacing import RetryPolicy
 from m2async.submitting.circuits import Circuits
 from m2async.submitting.consequences import Consequence, Failures, consequence
+from m2async.submitting.denials import Denials
 from m2async.submitting.intake import Submission
 from m2async.submitting.lanes import Lanes
 from m2async.submitting.resends import Resends
@@ -22,6 +23,7 @@ class Feedback:
         lanes: Lanes,
         resends: Resends,
         circuits: Circuits,
+        denials: Denials,
         *,
         policy: RetryPolicy,
         on_unknown: OnUnknown,
@@ -30,6 +32,7 @@ class Feedback:
         self._lanes = lanes
         self._resends = resends
         self._circuits = circuits
+        self._denials = denials
         self._policy = policy
         self._on_unknown: OnUnknown = on_unknown
         self._service_answered = False
@@ -41,6 +44,7 @@ class Feedback:
         self._lanes.answered(job)
         self._resends.succeeded()
         self._circuits.answered(job)
+        self._denials.answered(job.request.application_id)
 
     def failed(self, job: Submission, error: CallError) -> Consequence:
         """Decide what follows from a failed attempt, and let the pacing and the application's circuit know of it."""
@@ -48,8 +52,12 @@ class Feedback:
             job.in_doubt = error
             job.sends_in_doubt += 1
         self._service_answered |= not isinstance(error, NotSentError)
+        if isinstance(error, M2ServiceException):
+            self._denials.answered(job.request.application_id, error)
         seconds = self._tokens.pause.working_time() - job.failed_at if job.failures else 0.0
-        failures = Failures(job.in_doubt is not None, job.sends_in_doubt, seconds, self._service_answered)
+        failures = Failures(
+            job.in_doubt is not None, job.sends_in_doubt, seconds, self._service_answered, self._denials.are_everywhere
+        )
         what_follows = consequence(error, verdict(error, job.request, self._on_unknown), failures, self._policy)
         self._tokens.failed(job, error)
         self._lanes.answered(job, error)

@@ -24,13 +24,14 @@ from structlog.typing import FilteringBoundLogger
 from m2async.certainty import Adopted, Ambiguous, Apart, Decision, Doubts, NotStarted, OnUnknown, StartedTogether
 from m2async.errors import CallCancelledError, CallError, NotSentError, SubmissionStoppedError, WrongEventLoopError
 from m2async.events import Events
-from m2async.ledger import Ledger, LedgerError, Run
+from m2async.ledger import Ledger, LedgerError, RowState, Run
 from m2async.loops import Home, OwnTask
 from m2async.pacing import Pacer, RetryPolicy, TokenBucket
 from m2async.service import StartBatchJob
 from m2async.submitting.attempts import Attempts
 from m2async.submitting.circuits import Circuits
 from m2async.submitting.consequences import Consequence, Step
+from m2async.submitting.denials import Denials
 from m2async.submitting.end import OF_ONE_JOB, End
 from m2async.submitting.endings import Endings, UnwantedError
 from m2async.submitting.entering import EnteredRun, enter_run
@@ -47,6 +48,8 @@ from m2async.submitting.standing import WatchedSubmitter
 from m2async.submitting.steering import Steering
 from m2async.submitting.tokens import Tokens
 from m2async.submitting.under_way import CallsUnderWay
+
+_UNSTARTED = (RowState.PENDING, RowState.INTENT, RowState.REJECTED, RowState.UNKNOWN)
 
 
 class Submitter(WatchedSubmitter):
@@ -147,9 +150,11 @@ class Submitter(WatchedSubmitter):
         self._circuits = Circuits(
             hold=self._policy.hold, probe=self._policy.probe, requeue=self._requeue, give_up=self._give_up
         )
+        self._denials = Denials()
         self._feedback = Feedback(
-            self._tokens, self._lanes, self._resends, self._circuits, policy=self._policy, on_unknown=on_unknown
-        )
+            self._tokens, self._lanes, self._resends, self._circuits, self._denials,
+            policy=self._policy, on_unknown=on_unknown,
+        )  # fmt: skip
         self._queue: asyncio.Queue[Submission] = asyncio.Queue()
         self._entered: EnteredRun | None = None
         self._tasks: TaskGroup | None = None
@@ -190,6 +195,7 @@ class Submitter(WatchedSubmitter):
         if key is None and self._ledger is not None:
             raise ValueError("with a ledger, a job needs a key: it is what tells a repetition from another job")
         caller = Caller()
+        self._denials.expect_others()
         self._put(Submission(request.job.name if key is None else str(key), request, caller))
         return await caller.outcome
 
@@ -250,6 +256,7 @@ class Submitter(WatchedSubmitter):
 
     def _put(self, job: Submission) -> None:
         self._check_open()
+        self._denials.expect((job.request.application_id,))
         self._queue.put_nowait(job)
 
     def _requeue(self, job: Submission) -> None:
@@ -461,6 +468,8 @@ class Submitter(WatchedSubmitter):
         if run is not self._run:  # else whoever opened it heeds what it is told
             self._steering = Steering(run, self, stop=self.stop)
             await self._steering.begin()
+        if run.info.planned:
+            self._denials.expect(await run.applications(*_UNSTARTED))
         self._recording = Recording(run, clock_offset=lambda: getattr(self._client, "clock_offset", None))
         if self._on_unknown == "adopt" and hasattr(self._client, "list_batch_job_executions"):
             self._doubts = entered.doubts(self._client, self._decided, self._events, settle=self._settle)

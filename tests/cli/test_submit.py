@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -7,13 +8,14 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import anyio
 import pytest
+from aiohttp import web
 
 from m2async import LocalEndpoint
 from tests.cli.terminal import APPLICATION, COMMAND, EXAMPLES, Ended, m2async, on_terminal, plain, settings
@@ -267,6 +269,47 @@ async def test_an_application_that_does_not_exist_is_exit_code_3_while_others_go
     assert ended.code == 3
     states = Counter((line["application_id"], line["state"]) for line in ended.lines)
     assert states == {(APPLICATION, "started"): 50, ("nosuch", "rejected"): 1, ("nosuch", "skipped"): 49}
+
+
+async def test_an_application_that_denies_access_stops_no_other(tmp_path: Path, endpoint: LocalEndpoint) -> None:
+    path = tmp_path / "jobs.csv"
+    rows = [f"denied-{n},denied,X" for n in range(50)] + [f"row-{n},{APPLICATION},X" for n in range(50)]
+    path.write_text("\n".join(["key,application_id,script", *rows]))
+    options = ["--no-preflight", "--concurrency", "2", "--hold", "0.2", "--output", "jsonl"]
+    async with denying("denied", endpoint) as url:
+        ended = await m2async("submit", path, *options, url=url)
+        states = Counter((line["application_id"], line["state"]) for line in ended.lines)
+        assert states[APPLICATION, "started"] == 50
+        assert states["denied", "skipped"] + states["denied", "rejected"] == 50
+        assert ended.code == 3
+        assert "m2async: the jobs of application denied wait for access to it: no\n" in ended.err
+        ended = await m2async("submit", path, *options, url=url)  # of what is left all is denied
+        assert ended.code == 3
+        assert "m2async: stopped: AccessDeniedException: no\n" in ended.err
+    assert len(await executions(endpoint)) == 50
+
+
+@contextlib.asynccontextmanager
+async def denying(application_id: str, endpoint: LocalEndpoint) -> AsyncIterator[str]:
+    """A service before the endpoint that denies access to one application."""
+
+    async def handle(request: web.BaseRequest) -> web.Response:
+        if f"/applications/{application_id}/" in request.path:
+            headers = {"x-amzn-ErrorType": "AccessDeniedException"}
+            return web.json_response({"message": "no"}, status=403, headers=headers)
+        body, url = await request.read(), f"{endpoint.url}{request.path_qs}"
+        async with session.request(request.method, url, headers=request.headers, data=body) as answer:
+            return web.Response(status=answer.status, body=await answer.read())
+
+    runner = web.ServerRunner(web.Server(handle))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    async with aiohttp.ClientSession() as session:
+        await site.start()
+        try:
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
 
 
 async def test_no_credentials_are_exit_code_3(tmp_path: Path) -> None:

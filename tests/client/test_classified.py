@@ -99,5 +99,6 @@ def test_whatever_the_code_what_may_have_started_is_never_sent_again_by_itself(
         what = verdict(failure, REQUEST, on_unknown)
         in_doubt = failure.may_have_started
         assert (what in {Verdict.ADOPT, Verdict.HOLD}) == in_doubt
-        follows = consequence(failure, what, Failures(in_doubt, int(in_doubt), 0.0, was_reached=True), Policy())
+        past = Failures(in_doubt, int(in_doubt), 0.0, was_reached=True, is_denied_everywhere=False)
+        follows = consequence(failure, what, past, Policy())
         assert (follows.step is Step.LOOK_FOR) == in_doubt

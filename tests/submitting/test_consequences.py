@@ -14,7 +14,7 @@ from m2async.submitting.consequences import Consequence, Failures, Step, consequ
 
 REQUEST = StartBatchJob("app", ScriptJob("X"))
 POLICY = RetryPolicy(patience=600.0, unreachable=5.0, resends=4)
-NOTHING_BEFORE = Failures(in_doubt=False, sends_in_doubt=0, seconds=0.0, was_reached=True)
+NOTHING_BEFORE = Failures(in_doubt=False, sends_in_doubt=0, seconds=0.0, was_reached=True, is_denied_everywhere=False)
 
 
 def said(code: str, status: int) -> CallError:
@@ -28,8 +28,10 @@ STOPPED, FAILED = said("ConflictException", 409), said("InternalServerException"
 UNSENT, LOST, NO_KEYS = NotSentError("x"), AnswerTimeoutError("x"), CredentialsError("x")
 EVERY_ERROR = (THROTTLED, DENIED, INVALID, STOPPED, FAILED, UNSENT, LOST, NO_KEYS)
 EVERY_PAST = [
-    Failures(in_doubt, sends, seconds, reached)
-    for in_doubt, sends, seconds, reached in product((False, True), (0, 4, 5), (0.0, 5.0, 600.0), (False, True))
+    Failures(in_doubt, sends, seconds, reached, denied)
+    for in_doubt, sends, seconds, reached, denied in product(
+        (False, True), (0, 4, 5), (0.0, 5.0, 600.0), (False, True), (False, True)
+    )
     if in_doubt or not sends
 ]
 
@@ -55,7 +57,11 @@ def follows(error: CallError, on_unknown: OnUnknown = "adopt", failures: Failure
         (STOPPED, {"in_doubt": True, "sends_in_doubt": 1}, Step.LOOK_FOR, False),
         (INVALID, {}, Step.REJECT, False),
         (INVALID, {"in_doubt": True, "sends_in_doubt": 1}, Step.LOOK_FOR, False),
-        (DENIED, {}, Step.REJECT, True),
+        (DENIED, {}, Step.HOLD, False),
+        (DENIED, {"is_denied_everywhere": True}, Step.REJECT, True),
+        (DENIED, {"is_denied_everywhere": True, "in_doubt": True, "sends_in_doubt": 1}, Step.LOOK_FOR, True),
+        (THROTTLED, {"is_denied_everywhere": True}, Step.SEND_AGAIN, False),
+        (STOPPED, {"is_denied_everywhere": True}, Step.HOLD, False),
         (NO_KEYS, {}, Step.REJECT, True),
         (FAILED, {}, Step.LOOK_FOR, False),
         (LOST, {}, Step.LOOK_FOR, False),

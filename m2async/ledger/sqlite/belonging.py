@@ -39,9 +39,10 @@ class Belonging(PartOfRun):
         await self.read(lambda _, info: info)
         return note
 
-    async def applications(self) -> list[str]:
+    async def applications(self, *states: RowState) -> list[str]:
         def ask(connection: sqlite3.Connection, info: RunInfo) -> list[str]:
-            return [found for (found,) in connection.execute(_SQL["applications"], _span(info))]
+            asked = {**_span(info), "states": _bits(states or RowState)}
+            return [found for (found,) in connection.execute(_SQL["applications"], asked)]
 
         return await self.read(ask)
 

@@ -21,7 +21,12 @@ INSERT INTO destinations (run, endpoint_url, region_name, account_id, at, note) 
 DELETE FROM destinations WHERE run = ?;
 
 -- name: applications
-SELECT DISTINCT application_id FROM jobs WHERE id BETWEEN :first AND :last ORDER BY application_id;
+-- Bit n of :states asks for the rows of state n.
+SELECT DISTINCT jobs.application_id AS named
+FROM jobs
+LEFT JOIN progress ON progress.id = jobs.id
+WHERE jobs.id BETWEEN :first AND :last AND (:states >> coalesce(progress.state, 0)) & 1
+ORDER BY named;
 
 -- name: named_jobs
 -- What is given and found of a restart is the execution that it restarts, whatever the steps. Bit n of :states asks for
