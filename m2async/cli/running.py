@@ -12,8 +12,9 @@ import anyio
 import typer
 from anyio.abc import TaskStatus
 
+from m2async.cli.fault import tell_fault
 from m2async.cli.output import BAD_INPUT, STOPPED, fail
-from m2async.errors import ConfigurationError, CredentialsError, M2AsyncError, ManifestError
+from m2async.errors import ConfigurationError, CredentialsError, M2AsyncError, ManifestError, UnexpectedError
 from m2async.ledger import (
     DuplicateKeyError,
     LedgerAddressError,
@@ -51,6 +52,9 @@ def run(
         raise
     except bad_input as exc:
         fail(str(exc), BAD_INPUT)
+    except UnexpectedError as exc:
+        tell_fault(exc)
+        raise typer.Exit(STOPPED) from None
     except CredentialsError as exc:
         fail(f"no credentials: {exc}", STOPPED)
     except M2AsyncError as exc:

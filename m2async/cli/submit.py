@@ -14,6 +14,7 @@ import anyio
 import typer
 from anyio.abc import TaskGroup
 
+from m2async.cli.fault import tell_fault
 from m2async.cli.following import Following
 from m2async.cli.hindrances import Hindrances
 from m2async.cli.hints import advised, hint, start_anew_hint
@@ -43,6 +44,7 @@ from m2async.errors import (
     M2AsyncError,
     NotSentError,
     SubmissionStoppedError,
+    UnexpectedError,
 )
 from m2async.ledger import (
     PAGE,
@@ -437,7 +439,10 @@ class _SubmitCommand:
     async def _stopped(self, cause: M2AsyncError, rows: ToldRows) -> None:
         """Say why, and which jobs were not sent."""
         self._progress.stop()
-        # What was not sent has no code of the service's, and its message says all.
-        code = "" if isinstance(cause, NotSentError) else f"{cause.code}: "
-        say(f"m2async: stopped: {code}{cause.message}")
+        if isinstance(cause, UnexpectedError):
+            tell_fault(cause)
+        else:
+            # What was not sent has no code of the service's, and its message says all.
+            code = "" if isinstance(cause, NotSentError) else f"{cause.code}: "
+            say(f"m2async: stopped: {code}{cause.message}")
         await rows.show_what_was_not_sent(cause)
