@@ -126,6 +126,10 @@ class Events:
             wait=round(wait, 6),
         )
 
+    def retry_after_cut(self, error: CallError, asked: float, heeded: float) -> None:
+        """The service asks for a longer wait than is heeded; of one submitter, only the first is logged."""
+        self._logger.warning("retry_after.cut", **_error(error), retry_after=asked, heeded=heeded)
+
     def not_started(self, key: str, request: StartBatchJob, attempt: int) -> None:
         """It was found that the job was not started, and nobody waits for it: it is sent once it is submitted again."""
         self._write("warning", "batch_job.not_started", **self._job(key, request), attempt=attempt)

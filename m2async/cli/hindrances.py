@@ -11,6 +11,7 @@ from m2async.cli.progress import Progress
 from m2async.cli.waiting import WaitingNames
 from m2async.errors import AccessDeniedException, CallError
 from m2async.submitting import LOOK_EVERY, Submitter, why_refused
+from m2async.texts import seconds
 
 
 class Hindrances:
@@ -22,6 +23,7 @@ class Hindrances:
         self._progress = progress
         self._names = WaitingNames()
         self._held: set[str] = set()
+        self._has_said_what_is_cut = False
 
     async def watch(self) -> None:
         """Look until cancelled."""
@@ -33,6 +35,7 @@ class Hindrances:
     def look(self) -> None:
         """Say which names wait, and which lists are refused, or are so no more."""
         self._look_at_lists()
+        self._look_at_waits()
         self._progress.show_waiting(self._names.look(self._submitter.waiting))
 
     def summary(self) -> None:
@@ -46,6 +49,13 @@ class Hindrances:
             say(f"m2async: the executions of application {application} cannot be listed: {why}")
         for application in before.keys() - self.refused.keys():
             say(f"m2async: the executions of application {application} can be listed now")
+
+    def _look_at_waits(self) -> None:
+        cut = self._submitter.cut_retry_after
+        if cut is not None and not self._has_said_what_is_cut:
+            self._has_said_what_is_cut = True
+            asked, heeded = map(seconds, cut)
+            say(f"m2async: the service asks to wait {asked} (Retry-After); it is waited {heeded} (--max-retry-after)")
 
     def _look_at_applications(self) -> None:
         held = self._submitter.held

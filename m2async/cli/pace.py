@@ -25,6 +25,7 @@ class Pace(NamedTuple):
     certainty: str | None
     hold: float
     start_anyway: bool
+    max_retry_after: float = 60.0
 
     def check(self) -> None:
         """Refuse what makes no sense together."""
@@ -32,12 +33,15 @@ class Pace(NamedTuple):
             fail(f"--certainty {self.certainty} needs --on-unknown adopt, not {self.on_unknown}", BAD_INPUT)
         if self.adaptive and self.rate is not None:
             fail("give --adaptive or --rate, not both", BAD_INPUT)
+        if not self.max_retry_after >= 0:
+            fail(f"--max-retry-after must not be negative, not {self.max_retry_after:g}", BAD_INPUT)
         check_rate("--", self.rate, self.burst)
 
     def settings(self) -> dict[str, Any]:
         """Give the arguments of a submitter: without a rate, it finds the quota."""
-        settings = {**self._asdict(), "adaptive": self.rate is None, "retry": RetryPolicy(hold=self.hold)}
-        del settings["hold"]
+        retry = RetryPolicy(hold=self.hold, max_retry_after=self.max_retry_after)
+        settings = {**self._asdict(), "adaptive": self.rate is None, "retry": retry}
+        del settings["hold"], settings["max_retry_after"]
         return settings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -72,7 +73,7 @@ def read_error(response: Response) -> M2ServiceException:
         str(message),
         http_status=response.status,
         request_id=response.header(b"x-amzn-requestid"),
-        retry_after=parse_retry_after(response.header(b"retry-after")),
+        retry_after=parse_retry_after(response.header(b"retry-after"), response.header(b"date")),
         details={name: value for name, value in members.items() if name not in _READ_ALREADY},
     )
 
@@ -99,19 +100,27 @@ def _phrase(status: int) -> str:
 
 def parse_date(value: str | None) -> datetime | None:
     """Read an HTTP date (RFC 9110, section 5.6.7)."""
+    if value is None or not value.isascii():
+        return None
     try:
-        return None if value is None else parsedate_to_datetime(value).astimezone(UTC)
-    except (ValueError, TypeError, OverflowError):
+        return parsedate_to_datetime(value).astimezone(UTC)
+    except Exception:  # noqa: BLE001 - it is no date, whatever the reading of it stumbles over
         return None
 
 
-def parse_retry_after(value: str | None) -> float | None:
-    """Read a `Retry-After` header in seconds from now: a number, or a date (RFC 9110, section 10.2.3)."""
+def parse_retry_after(value: str | None, answered: str | None = None) -> float | None:
+    """Read a `Retry-After` header in seconds: a number, or a date (RFC 9110, section 10.2.3).
+
+    A date is one of the service's clock, which `answered`, the `Date` of the same answer, tells; without that it is
+    taken for one of the local clock. Whatever is neither is as none.
+    """
     if value is None:
         return None
-    try:
+    if _SECONDS.fullmatch(value.strip()):
         seconds = float(value)
-    except ValueError:
-        date = parse_date(value)
-        return None if date is None else max(0.0, (date - datetime.now(UTC)).total_seconds())
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+        return seconds if math.isfinite(seconds) else None
+    until = parse_date(value)
+    return None if until is None else max(0.0, (until - (parse_date(answered) or datetime.now(UTC))).total_seconds())
+
+
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")

@@ -267,6 +267,6 @@ def _error_of(exc: botocore_exceptions.ClientError) -> M2ServiceException:
         str(error.get("Message") or response.get("message") or "no message was given"),
         http_status=metadata.get("HTTPStatusCode", 0),
         request_id=metadata.get("RequestId"),
-        retry_after=parse_retry_after(headers.get("retry-after")),
+        retry_after=parse_retry_after(headers.get("retry-after"), headers.get("date")),
         details={name: value for name, value in response.items() if name not in _ERROR_MEMBERS_KNOWN_ELSEWHERE},
     )

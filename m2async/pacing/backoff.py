@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import anyio
@@ -25,7 +25,9 @@ class RetryPolicy:
     `Retry-After` that the service gave.
 
     Attempts end `patience` after the first failure, or `unreachable` after it if no connection could
-    be made and the service never answered before. A job that may have started is sent at most
+    be made and the service never answered before. Of a `Retry-After`, `max_retry_after` is heeded at
+    most, and never more than `patience`: a service, or what stands before it, may say a year. A job
+    that may have started is sent at most
     `resends` more times. Jobs of an application that does not run wait for it for `hold`; the first
     of them goes as a probe after `probe`, a further one each time after twice as long.
     """
@@ -37,6 +39,15 @@ class RetryPolicy:
     resends: int = 4
     hold: float = 60.0
     probe: float = 5.0
+    max_retry_after: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.max_retry_after >= 0:
+            raise ValueError(f"max_retry_after must not be negative, not {self.max_retry_after}")
+
+    def heeded(self, retry_after: float | None) -> float:
+        """Seconds that are waited for a `Retry-After`."""
+        return max(0.0, min(retry_after or 0.0, self.max_retry_after, self.patience))
 
 
 def wait_before_resend(policy: RetryPolicy, failures: int, error: CallError) -> float:
@@ -51,7 +62,7 @@ def wait_before_resend(policy: RetryPolicy, failures: int, error: CallError) -> 
 @lru_cache
 def _backoff(policy: RetryPolicy) -> AsyncRetrying:
     """The wait of `policy`, as tenacity takes it: full jitter on top of `Retry-After`."""
-    wait = wait_random_exponential(multiplier=policy.base, max=policy.cap) + wait_exception(_retry_after)
+    wait = wait_random_exponential(multiplier=policy.base, max=policy.cap) + wait_exception(partial(_heeded, policy))
     return AsyncRetrying(wait=wait)
 
 
@@ -106,5 +117,5 @@ def _failure(state: RetryCallState) -> CallError:
     return failure
 
 
-def _retry_after(error: BaseException) -> float:
-    return (error.retry_after or 0.0) if isinstance(error, M2ServiceException) else 0.0
+def _heeded(policy: RetryPolicy, error: BaseException) -> float:
+    return policy.heeded(error.retry_after) if isinstance(error, M2ServiceException) else 0.0

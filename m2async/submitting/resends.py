@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from m2async.errors import CallError
+from m2async.errors import CallError, M2ServiceException
 from m2async.events import Events
 from m2async.pacing import Pacer, RetryBudget, RetryPolicy, wait_before_resend
 from m2async.submitting.intake import Submission
@@ -30,6 +30,7 @@ class Resends:
         self._line: deque[Submission] = deque()
         self._successes = 0  # that the budget was not told of yet
         self._arrived = asyncio.Event()
+        self.cut: float | None = None  # the first `Retry-After` of which only a part was heeded, in seconds
         self._budget = RetryBudget()
         self._pacer = Pacer(self._budget)
 
@@ -39,8 +40,16 @@ class Resends:
             job.failed_at = self._tokens.pause.working_time()
         job.failures += 1
         wait = wait_before_resend(self._policy, job.failures, error)
+        self._note_what_is_asked(job, error)
         job.tell(self._events.retry, job.key, job.request, error, job.attempts, wait)
         self._timers[job] = asyncio.get_running_loop().call_later(wait, self._due, job, error.may_have_started)
+
+    def _note_what_is_asked(self, job: Submission, error: CallError) -> None:
+        """Take note of a `Retry-After` that is not heeded whole, and log the first one."""
+        asked = error.retry_after if isinstance(error, M2ServiceException) else None
+        if self.cut is None and asked is not None and asked > (heeded := self._policy.heeded(asked)):
+            self.cut = asked
+            job.tell(self._events.retry_after_cut, error, asked, heeded)
 
     def by_budget(self, job: Submission) -> None:
         """Put a job into the line for the budget."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from m2async.errors import CallError, M2AsyncError
+from m2async.pacing import RetryPolicy
 from m2async.submitting.circuits import Circuits
 from m2async.submitting.end import End
 from m2async.submitting.entering import EnteredRun
 from m2async.submitting.lanes import Lanes, WaitingName
+from m2async.submitting.resends import Resends
 from m2async.submitting.tokens import Tokens
 
 
@@ -18,6 +20,8 @@ class WatchedSubmitter:
     _tokens: Tokens
     _circuits: Circuits
     _lanes: Lanes
+    _policy: RetryPolicy
+    _resends: Resends
     _end: End
     _entered: EnteredRun | None
 
@@ -40,6 +44,12 @@ class WatchedSubmitter:
     def waiting(self) -> Sequence[WaitingName]:
         """The names whose jobs wait for others of the same name, or did, so that a lost answer can be resolved."""
         return self._lanes.waiting
+
+    @property
+    def cut_retry_after(self) -> tuple[float, float] | None:
+        """The first `Retry-After` that was not heeded whole, and what was of it, in seconds; None if all were."""
+        cut = self._resends.cut
+        return None if cut is None else (cut, self._policy.heeded(cut))
 
     @property
     def refused_lists(self) -> Mapping[str, CallError]:

@@ -77,7 +77,7 @@ class Submitter(WatchedSubmitter):
             job of a name at once, which goes with any on_unknown; "fast" where nothing waits. Jobs of a name wait for
             each other as far as that needs.
         exact: short for certainty="exact".
-        retry: how long the attempts of one job go on.
+        retry: how long the attempts of one job go on, and how much of a `Retry-After` is heeded.
         grace: seconds that the calls under way get to be answered when the submitter is left early;
             what is still open then is unknown.
         start_anyway: send although the service shows executions of the run's jobs that the ledger does not explain.
@@ -122,9 +122,11 @@ class Submitter(WatchedSubmitter):
         check_numbers(concurrency, settle)
         on_unknown = checked_on_unknown(on_unknown, has_ledger=ledger is not None)
         self._client = client
+        self._policy = retry or RetryPolicy()
         self._tokens = Tokens(
-            rate=rate, burst=burst, adaptive=adaptive, pacer=pacer, weight=weight, buckets=application_buckets or {}
-        )
+            rate=rate, burst=burst, adaptive=adaptive, pacer=pacer, weight=weight, buckets=application_buckets or {},
+            policy=self._policy,
+        )  # fmt: skip
         self._concurrency = concurrency
         self._ledger = ledger
         self._run = run
@@ -136,7 +138,6 @@ class Submitter(WatchedSubmitter):
             apart=self._apart,
             requeue=self._requeue,
         )
-        self._policy = retry or RetryPolicy()
         self._under_way = CallsUnderWay(grace)
         self._start_anyway = start_anyway
         self._events = Events(logger=logger, log_params=log_params)

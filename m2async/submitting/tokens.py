@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from m2async.errors import CallError, M2ServiceException, ThrottlingException, WrongEventLoopError
-from m2async.pacing import AdaptiveRate, Flow, Pacer, TokenBucket
+from m2async.pacing import AdaptiveRate, Flow, Pacer, RetryPolicy, TokenBucket
 from m2async.submitting.intake import Submission
 from m2async.submitting.pause import Pause
 
@@ -14,7 +14,8 @@ from m2async.submitting.pause import Pause
 class Tokens:
     """Gives each attempt a token, and lets the pacing know of its answer.
 
-    The arguments are those of Submitter; `buckets` are those of single applications.
+    The arguments are those of Submitter; `buckets` are those of single applications, and `policy` says how much of a
+    `Retry-After` is heeded.
 
     Raises ValueError where `burst` is given without `rate`, or more than one of `rate`, `adaptive` and `pacer`.
     """
@@ -28,6 +29,7 @@ class Tokens:
         pacer: Pacer | None,
         weight: float,
         buckets: Mapping[str, TokenBucket],
+        policy: RetryPolicy,
     ) -> None:
         if rate is None and burst is not None:
             raise ValueError("burst goes with rate, which is not given")
@@ -37,6 +39,7 @@ class Tokens:
         self._pacer = pacer or (_guarded(rate, burst) if adaptive or rate is not None else None)
         self._flow = Flow(weight)
         self._buckets = buckets
+        self._policy = policy
         self._alone = {bucket: Pacer(bucket) for bucket in buckets.values()}  # where nothing else paces
 
     @property
@@ -103,7 +106,7 @@ class Tokens:
             return
         with _whoever_has_the_pacer_now:
             if isinstance(error, ThrottlingException):
-                job.pacer.throttled(job.grant, error.retry_after)
+                job.pacer.throttled(job.grant, self._policy.heeded(error.retry_after))
             elif isinstance(error, M2ServiceException):
                 job.pacer.answered(job.grant)
 

@@ -13,6 +13,7 @@ from m2async import LocalEndpoint, M2Client, Submitter, open_ledger
 from m2async.ledger import RunStoppedError
 from tests.cli.terminal import m2async, running, written
 from tests.cli.test_submit import executions, manifest
+from tests.scripted import error, scripted, started
 
 PAUSED = b"m2async: paused: nothing more is sent for now\n"
 
@@ -205,3 +206,21 @@ async def test_one_application_is_paced_besides_and_others_do_not_wait_for_it(tm
     assert ended.code == 0
     order = [line["application_id"] for line in ended.lines]
     assert order[-6:] == [slow] * 6
+
+
+async def test_a_retry_after_without_bounds_is_cut_and_told_once(tmp_path: Path) -> None:
+    throttled = error(429, "ThrottlingException", {"Retry-After": "1000000000"})
+    async with scripted(started("e-1"), throttled, throttled, *(started(f"e-{n}") for n in range(2, 21))) as server:
+        options = ("--no-preflight", "--max-retry-after", "0.01", "--concurrency", "1", "--ledger", "memory:")
+        ended = await m2async("submit", manifest(tmp_path, 20), *options, "--output", "jsonl", url=server.url)
+    assert [line["state"] for line in ended.lines] == ["started"] * 20
+    assert ended.code == 0
+    said = "m2async: the service asks to wait 11574 d 2 h (Retry-After); it is waited 10 ms (--max-retry-after)\n"
+    assert ended.err.count("Retry-After") == ended.err.count(said) == 1
+
+
+async def test_a_ceiling_of_retry_after_that_is_none_is_bad_input(tmp_path: Path) -> None:
+    for wrong in ("-1", "nan"):
+        ended = await m2async("submit", manifest(tmp_path), "--local", "--max-retry-after", wrong)
+        assert (ended.code, ended.out) == (2, "")
+        assert f"--max-retry-after must not be negative, not {wrong}" in ended.err

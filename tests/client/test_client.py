@@ -152,8 +152,25 @@ def test_retry_after_is_a_number_of_seconds_or_a_date() -> None:
     assert in_a_minute is not None
     assert 55 < in_a_minute <= 60
     assert parse_retry_after("Mon, 01 Jan 2001 00:00:00 GMT") == 0
-    for nothing in (None, "", "soon", "nan", "inf", "-3"):
-        assert parse_retry_after(nothing) in {None, 0}
+
+
+NO_RETRY_AFTER = (
+    "", " ", "soon", "nan", "inf", "-inf", "-3", "+3", "1e400", "2e0", "0x10", "1_0", "1,5", ".5", "5.", "9" * 400,
+    "\u0663", "\u00b2", "\uff17", "3 s", "3\n4", "Fri, 31 Dec 10000 23:59:59 GMT", "Thu, 45 Nov 2026 10:00:00 GMT",
+    "Thu, 26 Nov 2026 \u0661\u0660:00:00 GMT", "yesterday", "true", "null", "[]", ",", "Mon, ", "0000-00-00",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [None, *NO_RETRY_AFTER])
+def test_what_is_no_retry_after_is_as_none(given: str | None) -> None:
+    assert parse_retry_after(given) is None
+
+
+@pytest.mark.parametrize("years", [-20, 0, 20])
+def test_a_date_in_retry_after_is_one_of_the_clock_of_the_service(years: int) -> None:
+    answered = datetime(2026 + years, 11, 26, 10, 0, 0, tzinfo=UTC)
+    until = format_datetime(answered + timedelta(seconds=90), usegmt=True)
+    assert parse_retry_after(until, format_datetime(answered, usegmt=True)) == 90
 
 
 async def test_lists_follow_the_token_to_their_end(client: M2Client, endpoint: LocalEndpoint) -> None:

@@ -209,6 +209,45 @@ async def test_retry_after_of_the_service_is_waited_out() -> None:
 
 
 @in_virtual_time
+@pytest.mark.parametrize(
+    ("policy", "longest"),
+    [(RetryPolicy(), 60.0), (RetryPolicy(patience=1.0), 1.0), (RetryPolicy(max_retry_after=7.0), 7.0)],
+)
+@pytest.mark.parametrize("asked", [86_400.0, 1e300])
+@pytest.mark.parametrize(
+    "pace", [{"rate": 50.0, "burst": 5.0}, {"adaptive": True}, {}], ids=["rate", "adaptive", "none"]
+)
+async def test_no_retry_after_holds_a_run_for_longer_than_the_policy_says(
+    policy: RetryPolicy, longest: float, asked: float, pace: dict[str, Any]
+) -> None:
+    client = FakeClient(failing(said("ThrottlingException", 429, retry_after=asked)))
+    async with Submitter(client, **pace, retry=policy) as submitter:
+        outcomes, _ = await collect(submitter.submit_many(requests(200)))
+        assert submitter.cut_retry_after == (asked, longest)
+    assert len(outcomes) == 200
+    assert {outcome.state for outcome in outcomes} <= {"started", "rejected"}
+    assert Counter(outcome.state for outcome in outcomes)["started"] >= 199
+    assert longest <= now() <= longest + 30.0
+
+
+@in_virtual_time
+async def test_that_a_retry_after_is_cut_is_logged_once() -> None:
+    client = FakeClient(failing(*[said("ThrottlingException", 429, retry_after=90.0)] * 9))
+    logger = CapturingLogger()
+    async with Submitter(client, logger=logger) as submitter:
+        outcomes, _ = await collect(submitter.submit_many(requests(20)))
+    assert [outcome.state for outcome in outcomes] == ["started"] * 20
+    [cut] = [call for call in logger.calls if call.args == ("retry_after.cut",)]
+    assert (cut.method_name, cut.kwargs["retry_after"], cut.kwargs["heeded"]) == ("warning", 90.0, 60.0)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan")])
+def test_a_ceiling_of_retry_after_that_is_none_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="max_retry_after must not be negative"):
+        RetryPolicy(max_retry_after=wrong)
+
+
+@in_virtual_time
 async def test_throttling_without_end_is_given_up_after_the_patience_and_rejects_only_that_job() -> None:
     client = FakeClient(lambda number: failing(*[said("ThrottlingException", 429)] * 10_000)(number))
     policy = RetryPolicy(base=1.0, cap=1.0, patience=600.0)

@@ -5,7 +5,15 @@ from collections import Counter
 
 import pytest
 
-from m2async import ScriptJob, StartBatchJob, StartBatchJobResponse, Submitter, TokenBucket, open_ledger
+from m2async import (
+    RetryPolicy,
+    ScriptJob,
+    StartBatchJob,
+    StartBatchJobResponse,
+    Submitter,
+    TokenBucket,
+    open_ledger,
+)
 from m2async.ledger import RowState
 from m2async.submitting.intake import Caller, Submission
 from m2async.submitting.tokens import Tokens
@@ -14,7 +22,7 @@ from tests.virtual_time import in_virtual_time, now
 
 @in_virtual_time
 async def test_whether_a_job_may_be_sent_is_asked_anew_after_each_pause() -> None:
-    tokens = Tokens(rate=1.0, burst=2.0, adaptive=False, pacer=None, weight=1.0, buckets={})
+    tokens = Tokens(rate=1.0, burst=2.0, adaptive=False, pacer=None, weight=1.0, buckets={}, policy=RetryPolicy())
     job = Submission("job", StartBatchJob("a" * 26, ScriptJob("JOB")), Caller())
     asked: list[float] = []
 

@@ -80,6 +80,10 @@ Hold = Annotated[
     float,
     typer.Option("--hold", metavar="S", min=0, help="Seconds that jobs wait for an application that does not run."),
 ]
+MaxRetryAfter = Annotated[
+    float,
+    typer.Option("--max-retry-after", metavar="S", help="Seconds to wait at most where the service says Retry-After."),
+]
 JobOutput = Annotated[
     Literal["table", "jsonl"], typer.Option("--output", help="How to print each job's outcome on stdout.")
 ]

@@ -49,6 +49,7 @@ def submit(
     certainty: options.CertaintyChoice = None,
     exact: options.Exact = False,
     hold: options.Hold = 60.0,
+    max_retry_after: options.MaxRetryAfter = 60.0,
     no_preflight: Annotated[
         bool, typer.Option("--no-preflight", metavar="", help="Skip the check that applications and jobs exist.")
     ] = False,
@@ -100,6 +101,7 @@ def submit(
             chosen_certainty(certainty, exact=exact),
             hold,
             start_anyway,
+            max_retry_after,
         ),
         Service(endpoint_url, region, profile, timeout, moved),
         Rehearsal(local_rate, local_burst) if local else None,
@@ -150,6 +152,7 @@ def resume(
     certainty: options.CertaintyChoice = None,
     exact: options.Exact = False,
     hold: options.Hold = 60.0,
+    max_retry_after: options.MaxRetryAfter = 60.0,
     endpoint_url: options.EndpointUrl = None,
     region: options.Region = None,
     profile: options.ProfileName = None,
@@ -181,6 +184,7 @@ def resume(
             chosen_certainty(certainty, exact=exact),
             hold,
             start_anyway,
+            max_retry_after,
         ),
         Service(endpoint_url, region, profile, timeout, moved),
         Book(ledger, run_name),
