@@ -146,6 +146,9 @@ class CallError(M2AsyncError):
     ended_by_service: bool = False
     """Whether the service itself ended the exchange: a job that was not started by then is not started any more."""
 
+    not_the_service: str | None = None
+    """What was seen, in short, where what answered is not the service, such as a login page or a proxy's error."""
+
 
 class ConfigurationError(CallError):
     """A setting is wrong: profile, region, endpoint, certificates or another; nothing was sent."""

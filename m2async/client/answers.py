@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from m2async.client.strangers import members_of, phrase, seen_of_a_stranger
 from m2async.client.wire.http11 import Response
 from m2async.clock import ServiceClock
 from m2async.errors import M2ServiceException, UnreadableAnswerError, service_exception
+from m2async.service import is_execution_id
 
 _FAR = 86_400.0
 """Seconds: no service takes a signature that is a day off."""
@@ -27,12 +29,53 @@ class Answer(NamedTuple):
     request_id: str | None
 
 
-def read_answer(response: Response) -> Answer:
+def read_answer(operation: str, response: Response) -> Answer:
     """Read a successful answer: a JSON object, or nothing. Raises UnreadableAnswerError."""
-    members = read_json(response.body) if response.body else {}
-    if not isinstance(members, dict):
-        raise UnreadableAnswerError("the answer cannot be read: it is no JSON object")
+    try:
+        members = msgspec.json.decode(response.body) if response.body else {}
+        if not isinstance(members, dict):
+            raise ValueError("it is no JSON object")
+    except Exception as exc:
+        raise unreadable(operation, exc, response) from exc
     return Answer(members, response.header(b"x-amzn-requestid"))
+
+
+def unreadable(
+    operation: str, exc: Exception, response: Response | None = None, sent: bytes = b""
+) -> UnreadableAnswerError:
+    """The error of an answer that cannot be read, whatever its reading stumbled over.
+
+    `sent` is the body of the request, of which nothing is shown.
+    """
+    why = _why(exc)
+    error = UnreadableAnswerError(f"the answer to {operation} cannot be read: {why}")
+    if isinstance(exc, UnreadableAnswerError):  # what came is no HTTP
+        error.not_the_service = why
+    elif response is not None and (seen := seen_of_a_stranger(response, sent)) is not None:
+        error.message = f"{error.message}; it is not the service's: {seen}"
+        error.args = (error.message,)
+        error.not_the_service = seen
+    return error
+
+
+def _why(exc: Exception) -> str:
+    """What an exception says, in short and on one line."""
+    try:
+        said = " ".join(str(exc).split()).removeprefix("the answer cannot be read: ")
+    except Exception:  # noqa: BLE001 - one that was made of nothing may not be able to say anything
+        said = ""
+    if not isinstance(exc, ValueError | msgspec.MsgspecError | UnreadableAnswerError) or not said:
+        said = f"{type(exc).__name__}: {said}".removesuffix(": ")
+    return "".join(each if each.isprintable() else "?" for each in _shortened(said, _MOST_REASON))
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+_MOST_REASON = 200
+_MOST_MESSAGE = 2_000
+"""Characters that are kept of what was said: it goes into the ledger, to terminals and into logs."""
 
 
 def read_clock(clock: ServiceClock, response: Response, sent_at: float) -> bool:
@@ -51,51 +94,34 @@ def read_clock(clock: ServiceClock, response: Response, sent_at: float) -> bool:
     return True
 
 
-def read_json(body: bytes) -> Any:
-    """Read JSON; raises UnreadableAnswerError."""
-    try:
-        return msgspec.json.decode(body)
-    except NO_JSON as exc:
-        raise UnreadableAnswerError(f"the answer cannot be read: {exc}") from exc
-
-
-def read_error(response: Response) -> M2ServiceException:
+def read_error(operation: str, response: Response, sent: bytes = b"") -> M2ServiceException:
     """Read an error answer: its name is in a header or in the body (rest-json)."""
-    try:
-        body: Any = msgspec.json.decode(response.body)
-    except NO_JSON:
-        body = None
-    members: dict[str, Any] = body if isinstance(body, dict) else {}
+    members = members_of(response)
     code = response.header(b"x-amzn-errortype") or members.get("code") or members.get("__type") or response.status
-    message = members.get("message") or members.get("Message") or _phrase(response.status)
-    return service_exception(
-        str(code),
-        str(message),
+    message = members.get("message") or members.get("Message") or phrase(response.status)
+    seen = seen_of_a_stranger(response, sent)
+    if seen is not None:
+        message = f"what answered {operation} is not the service: {seen}"
+    error = service_exception(
+        _shortened(str(code), _MOST_REASON),
+        _shortened(str(message), _MOST_MESSAGE),
         http_status=response.status,
         request_id=response.header(b"x-amzn-requestid"),
         retry_after=parse_retry_after(response.header(b"retry-after"), response.header(b"date")),
         details={name: value for name, value in members.items() if name not in _READ_ALREADY},
     )
+    error.not_the_service = seen
+    return error
 
 
-def no_execution_id(value: object) -> UnreadableAnswerError:
-    """The error of an answer whose execution id can be none."""
-    return UnreadableAnswerError(
-        "the answer cannot be read: its executionId is invalid" if value else "the answer holds no executionId"
-    )
+def checked_execution_id(value: object) -> str:
+    """The execution id that an answer holds; raises ValueError for what can be none."""
+    if not isinstance(value, str) or not is_execution_id(value):
+        raise ValueError("its executionId is invalid" if value else "it holds no executionId")
+    return value
 
-
-NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that are not JSON, not UTF-8, or nested without end."""
 
 _READ_ALREADY = frozenset({"message", "Message", "code", "__type"})
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return f"HTTP status {status}"
 
 
 def parse_date(value: str | None) -> datetime | None:

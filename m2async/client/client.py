@@ -10,17 +10,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
-
 from m2async.client.answers import Answer
 from m2async.client.once import OnlyRequest
+from m2async.client.reading import (
+    account_in,
+    read_application,
+    read_definition,
+    read_execution,
+    read_executions,
+    read_items,
+    read_next_token,
+    read_step,
+    reading,
+)
 from m2async.client.settings import Aws, SessionCredentials, Settings, is_loopback
 from m2async.client.wire.pool import Pool
 from m2async.client.wire.proxy import Proxy, Tunnel
 from m2async.client.wire.sigv4 import check_credentials
 from m2async.client.wire.transport import WireTransport
 from m2async.clock import ClockOffset, ServiceClock
-from m2async.errors import ConfigurationError, UnreadableAnswerError
+from m2async.errors import ConfigurationError
 from m2async.events import transport_chosen
 from m2async.loops import Home
 from m2async.service import (
@@ -34,9 +43,7 @@ from m2async.service import (
     StartBatchJob,
     StartBatchJobResponse,
     check_identifier,
-    definition_from_api,
     every_execution,
-    is_execution_id,
 )
 
 if TYPE_CHECKING:
@@ -220,9 +227,10 @@ class M2Client:
         answer = await self._call(
             "GetBatchJobExecution", {"applicationId": application_id, "executionId": execution_id}
         )
-        execution = _read_execution(answer.members)
-        if execution.execution_id != execution_id:
-            raise UnreadableAnswerError("the answer cannot be read: it is of another execution")
+        with reading("GetBatchJobExecution"):
+            execution = read_execution(answer.members)
+            if execution.execution_id != execution_id:
+                raise ValueError("it is of another execution")
         return execution
 
     async def cancel_batch_job_execution(
@@ -285,21 +293,16 @@ class M2Client:
             nextToken=next_token,
         )
         page = (await self._call("ListBatchJobExecutions", members)).members
-        listed = [_read_execution(item) for item in _listed(page, "batchJobExecutions")]
-        executions = [
-            execution
-            for execution in listed
-            if is_execution_id(execution.execution_id) and execution.application_id == application_id
-        ]
-        return ExecutionsPage(executions, _next_token(page), len(listed) - len(executions))
+        with reading("ListBatchJobExecutions"):
+            return read_executions(page, application_id)
 
     async def list_batch_job_definitions(
         self, application_id: str, *, prefix: str | None = None, page_size: int = _PAGE_SIZE
     ) -> AsyncIterator[BatchJobDefinition]:
         """Iterate over an application's batch job definitions (ListBatchJobDefinitions)."""
         members = _given({"applicationId": application_id}, prefix=prefix)
-        async for item in self._items("ListBatchJobDefinitions", members, page_size, "batchJobDefinitions"):
-            definition = _read_definition(item)
+        items = self._items("ListBatchJobDefinitions", members, page_size, "batchJobDefinitions", read_definition)
+        async for definition in items:
             if definition is not None:
                 yield definition
 
@@ -311,12 +314,14 @@ class M2Client:
         answer = await self._call(
             "ListBatchJobRestartPoints", _given(members, authSecretsManagerArn=auth_secrets_manager_arn)
         )
-        return [_read(step, JobStep) for step in _listed(answer.members, "batchJobSteps", missing=[])]
+        with reading("ListBatchJobRestartPoints"):
+            return [read_step(step) for step in read_items(answer.members, "batchJobSteps", missing=[])]
 
     async def get_application(self, application_id: str) -> Application:
         """Get one application (GetApplication)."""
         answer = await self._call("GetApplication", {"applicationId": application_id})
-        return self._application(answer.members)
+        with reading("GetApplication"):
+            return self._application(answer.members)
 
     async def list_applications(
         self,
@@ -327,24 +332,28 @@ class M2Client:
     ) -> AsyncIterator[Application]:
         """Iterate over the applications (ListApplications); `names` holds at most 10."""
         members = _given({}, names=None if names is None else list(names), environmentId=environment_id)
-        async for item in self._items("ListApplications", members, page_size, "applications"):
-            yield self._application(item)
+        async for application in self._items("ListApplications", members, page_size, "applications", self._application):
+            yield application
 
-    def _application(self, members: Mapping[str, Any]) -> Application:
-        application = _read(members, Application)
-        _, _, rest = (application.application_arn or "").partition(":m2:")  # arn:aws:m2:REGION:ACCOUNT:app/ID
-        self._account_of_application = rest.split(":")[1] if rest.count(":") > 1 else self._account_of_application
+    def _application(self, members: Any) -> Application:
+        application = read_application(members)
+        self._account_of_application = account_in(application.application_arn) or self._account_of_application
         return application
 
-    async def _items(self, operation: str, members: dict[str, Any], page_size: int, member: str) -> AsyncIterator[Any]:
-        ends = ListEnd()
+    async def _items(
+        self, operation: str, members: dict[str, Any], page_size: int, member: str, read: Callable[[Any], _T]
+    ) -> AsyncIterator[_T]:
+        ends = ListEnd(operation)
         members = {**members, "maxResults": page_size}
         while True:
             page = (await self._call(operation, members)).members
-            items = _listed(page, member)
+            with reading(operation):
+                listed = read_items(page, member)
+                items = [read(item) for item in listed]
+                asks_for_more = read_next_token(page)
             for item in items:
                 yield item
-            token = ends.next_token(_next_token(page), empty=not items)
+            token = ends.next_token(asks_for_more, listed)
             if token is None:
                 return
             members["nextToken"] = token
@@ -425,38 +434,3 @@ def _call(
 
 def _given(members: Mapping[str, Any], **optional: Any) -> dict[str, Any]:
     return {**members, **{name: value for name, value in optional.items() if value is not None}}
-
-
-def _listed(page: Mapping[str, Any], member: str, missing: list[Any] | None = None) -> list[Any]:
-    """The items of a page. One without its list is not an empty list: what is missing there may exist."""
-    items = page.get(member, missing)
-    if not isinstance(items, list):
-        raise UnreadableAnswerError(f"the answer cannot be read: it holds no {member}")
-    return items
-
-
-def _next_token(page: Mapping[str, Any]) -> str | None:
-    token = page.get("nextToken")
-    if token is not None and not isinstance(token, str):
-        raise UnreadableAnswerError("the answer cannot be read: its nextToken is no text")
-    return token or None
-
-
-def _read_execution(members: Any) -> BatchJobExecution:
-    if isinstance(members, Mapping) and isinstance(members.get("startTime"), str):  # the model has it as a number
-        raise UnreadableAnswerError("the answer cannot be read: a startTime is no time")
-    return _read(members, BatchJobExecution)
-
-
-def _read_definition(members: Any) -> BatchJobDefinition | None:
-    try:
-        return definition_from_api(members)
-    except (AttributeError, KeyError, TypeError) as exc:
-        raise UnreadableAnswerError("the answer cannot be read: a batch job definition is none") from exc
-
-
-def _read(members: Mapping[str, Any], kind: type[_T]) -> _T:
-    try:
-        return msgspec.convert(members, kind, strict=False)
-    except (msgspec.ValidationError, ValueError, OverflowError) as exc:  # some times are beyond what a datetime holds
-        raise UnreadableAnswerError(f"the answer cannot be read: {exc}") from exc

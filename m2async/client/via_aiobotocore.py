@@ -19,12 +19,13 @@ from botocore import exceptions as botocore_exceptions
 
 from m2async.client.answers import (
     Answer,
-    no_execution_id,
+    checked_execution_id,
     parse_date,
     parse_retry_after,
     read_answer,
     read_clock,
     read_error,
+    unreadable,
 )
 from m2async.client.http_session import SENDER, HttpSession
 from m2async.client.settings import CREDENTIALS_ERRORS, Aws, sentence
@@ -44,7 +45,7 @@ from m2async.errors import (
     service_exception,
 )
 from m2async.loops import Home
-from m2async.service import SENDING, StartBatchJob, StartBatchJobResponse, is_execution_id
+from m2async.service import SENDING, StartBatchJob, StartBatchJobResponse
 
 _ERROR_MEMBERS_KNOWN_ELSEWHERE = frozenset({"Error", "ResponseMetadata", "message", "Message", "retryAfterSeconds"})
 
@@ -81,21 +82,25 @@ class AiobotocoreTransport:
         sending = SENDING.get()
         if sending is not None:
             sending.is_prepared()
-        answer = await self._call("StartBatchJob", request.to_api(), not_after)
-        execution_id: Any = answer.members.get("executionId")
-        if not is_execution_id(execution_id):
-            raise no_execution_id(execution_id)
+        answer, exchange = await self._call("StartBatchJob", request.to_api(), not_after)
+        try:
+            execution_id = checked_execution_id(answer.members.get("executionId"))
+        except ValueError as exc:
+            raise exchange.unreadable("StartBatchJob", exc) from exc
         return StartBatchJobResponse(execution_id, answer.request_id)
 
     async def call(self, operation: str, members: Mapping[str, Any]) -> Answer:
         """Send one request, once; raises the CallError that says what became of it."""
-        return await self._call(operation, members, None)
+        answer, _ = await self._call(operation, members, None)
+        return answer
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._pool.aclose()
 
-    async def _call(self, operation: str, members: Mapping[str, Any], not_after: float | None) -> Answer:
+    async def _call(
+        self, operation: str, members: Mapping[str, Any], not_after: float | None
+    ) -> tuple[Answer, _Exchange]:
         self._home.check()
         method: Callable[..., Any] = getattr(self._client, self._client_method(operation))
         exchange = _Exchange(self._pool, self._endpoint, self._forwarded, self._clock, not_after)
@@ -103,29 +108,26 @@ class AiobotocoreTransport:
         try:
             answer = await method(**members)
         except _SecondRequest:
-            return exchange.answer()  # what the first brought stands
-        except M2AsyncError:
-            raise
-        except botocore_exceptions.ClientError as exc:
-            if exc.operation_name != operation:  # a call that was to bring credentials, such as AssumeRole
-                raise CredentialsError(sentence(exc)) from exc
-            response = exchange.brought
-            raise (
-                read_error(response) if isinstance(response, Response) and response.status >= 300 else _error_of(exc)
-            ) from exc
-        except botocore_exceptions.ParamValidationError as exc:
-            raise InvalidRequestError(operation, dict(members), sentence(exc)) from exc
+            return exchange.answer(operation), exchange  # what the first brought stands
         except Exception as exc:
             # The request may have been sent, so no exception may pass without saying so.
             if exchange.was_sent:
-                raise UnreadableAnswerError(f"the answer cannot be read: {sentence(exc)}") from exc
+                raise exchange.error(operation, exc) from exc
+            if isinstance(exc, M2AsyncError):
+                raise
+            if isinstance(exc, botocore_exceptions.ClientError):
+                if exc.operation_name != operation:  # a call that was to bring credentials, such as AssumeRole
+                    raise CredentialsError(sentence(exc)) from exc
+                raise _error_of(exc) from exc
+            if isinstance(exc, botocore_exceptions.ParamValidationError):
+                raise InvalidRequestError(operation, dict(members), sentence(exc)) from exc
             if isinstance(exc, (*CREDENTIALS_ERRORS, botocore_exceptions.HTTPClientError)):
                 raise CredentialsError(sentence(exc)) from exc
             raise ConfigurationError(f"the request was not sent: {sentence(exc)}") from exc
         finally:
             SENDER.reset(token)
         metadata: Mapping[str, Any] = answer["ResponseMetadata"]
-        return Answer(answer, metadata.get("RequestId"))
+        return Answer(answer, metadata.get("RequestId")), exchange
 
     def _client_method(self, operation: str) -> str:
         methods: Mapping[str, str] = self._client.meta.method_to_api_mapping
@@ -150,12 +152,13 @@ class _Exchange:
         self._not_after = not_after
         self.was_sent: bool = False
         self.brought: Response | CallError | None = None
+        self._data = b""
 
     async def send(self, request: Any) -> AioAWSResponse:
         """Send the request, unless one was sent already: a hook may ask for that."""
         if self.was_sent:
             raise _SecondRequest
-        data = self._encoded(request)
+        data = self._data = self._encoded(request)
         connection = self._pool.take_nowait() or await self._pool.take()
         sending = SENDING.get()
         if sending is not None:
@@ -178,13 +181,29 @@ class _Exchange:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers[::-1]}
         return AioAWSResponse(request.url, response.status, headers, _Body(response.body))
 
-    def answer(self) -> Answer:
+    def unreadable(self, operation: str, exc: Exception) -> CallError:
+        """The error of an answer that cannot be read."""
+        response = self.brought if isinstance(self.brought, Response) else None
+        return unreadable(operation, exc, response, self._data)
+
+    def error(self, operation: str, exc: Exception) -> CallError:
+        """What a request that was sent ends in, where aiobotocore or a hook raised this: first what it brought."""
+        brought = self.brought
+        if isinstance(brought, Response):
+            if brought.status >= 300 and isinstance(exc, botocore_exceptions.ClientError):
+                return read_error(operation, brought, self._data)
+            return self.unreadable(operation, exc)
+        if isinstance(brought, UnreadableAnswerError):
+            return self.unreadable(operation, brought)
+        return brought or self.unreadable(operation, exc)
+
+    def answer(self, operation: str) -> Answer:
         """Give what the request brought, or raise it."""
         brought = self.brought
         if isinstance(brought, Response):
             if brought.status >= 300:
-                raise read_error(brought)
-            return read_answer(brought)
+                raise read_error(operation, brought, self._data)
+            return read_answer(operation, brought)
         raise brought or RepeatedCallError("a hook sent a request a second time in one call", may_have_started=True)
 
     def _encoded(self, request: Any) -> bytes:

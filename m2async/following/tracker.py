@@ -311,7 +311,7 @@ class Tracker:
         """List page by page, up to the last or to where all that is sought was seen; `listed` takes all start times."""
         found: dict[str, BatchJobExecution] = {}
         left = None if sought is None else set(sought)
-        ends, token = ListEnd(), None
+        ends, token = ListEnd("ListBatchJobExecutions"), None
         while True:
             page = await self._call(
                 partial(
@@ -327,7 +327,7 @@ class Tracker:
                 listed += [execution.start_time.timestamp() for execution in page.executions]
             if left is not None:
                 left -= found.keys()
-            token = ends.next_token(page.next_token, empty=not page.executions)
+            token = ends.next_token(page.next_token, page.executions)
             if token is None or left == set():
                 return found
 

@@ -13,6 +13,7 @@ from m2async.service.requests import (
     check_execution_id,
     check_identifier,
     is_execution_id,
+    is_next_token,
     job_from_api,
 )
 from m2async.service.responses import (
@@ -60,6 +61,7 @@ __all__ = [
     "has_ended",
     "is_execution_id",
     "is_key",
+    "is_next_token",
     "job_from_api",
     "judge",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeGuard
 from urllib.parse import quote
 
 import msgspec
@@ -24,6 +24,7 @@ MAX_PARAM_VALUE = 1_024
 
 _LONGEST = 80
 _IDENTIFIER = re.compile(rf"\S{{1,{_LONGEST}}}")  # Identifier
+_NEXT_TOKEN = re.compile(r"\S{1,2000}")  # NextToken
 _PARAM_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{1,31}")  # BatchParamKey
 _INTEGER = range(-(2**31), 2**31)  # Integer: 32 bits, signed
 _encode = msgspec.json.Encoder().encode
@@ -322,6 +323,11 @@ def check_execution_id(field: str, value: object) -> None:
     check_identifier(field, value)
     if not is_execution_id(value):
         raise InvalidRequestError(field, value, "must hold printable characters only, and no slash")
+
+
+def is_next_token(value: object) -> TypeGuard[str]:
+    """Whether a value can ask for the next page of a list (NextToken): at most 2,000 characters without white space."""
+    return isinstance(value, str) and value.isprintable() and _NEXT_TOKEN.fullmatch(value) is not None
 
 
 def is_execution_id(value: object) -> bool:

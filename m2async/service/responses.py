@@ -55,7 +55,8 @@ class BatchJobExecution(msgspec.Struct, frozen=True, rename="camel"):
 class ExecutionsPage(NamedTuple):
     """Some of an application's executions, and what asks for more of them, if there may be more.
 
-    `passed_over` counts those besides whose execution id can be none, or that are of another application.
+    `passed_over` counts what is listed besides and cannot be read, or is of another application. It may be what is
+    looked for: where it is counted, nothing follows from what is not among the executions.
     """
 
     executions: Sequence[BatchJobExecution]
@@ -104,21 +105,35 @@ class Application(msgspec.Struct, frozen=True, rename="camel"):
 class ListEnd:
     """Sees that a list that is read page by page comes to an end."""
 
-    def __init__(self) -> None:
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
         self._tokens: set[str] = set()
-        self._empty = 0
+        self._pages: set[int] = set()
+        self._idle = 0
 
-    def next_token(self, token: str | None, *, empty: bool) -> str | None:
-        """Give what asks for the next page, None after the last; raises UnreadableAnswerError if there is no end."""
-        self._empty = self._empty + 1 if empty else 0
+    def next_token(self, token: str | None, items: Sequence[object]) -> str | None:
+        """Give what asks for the page after these items, None after the last.
+
+        Raises UnreadableAnswerError if there is no end.
+        """
         if token is None:
             return None
+        page = hash(repr((len(items), items[0], items[-1])) if items else "")
+        self._idle = self._idle + 1 if not items or page in self._pages else 0
+        self._pages.add(page)
         if token in self._tokens:
-            raise _endless("the same nextToken came again")
-        if self._empty >= _EMPTY_PAGES:
-            raise _endless(f"{self._empty} pages came with nothing on them")
+            raise self._endless("the same nextToken came again")
+        if self._idle >= _IDLE_PAGES:
+            raise self._endless(f"{self._idle} pages came with nothing new on them")
+        if len(self._tokens) >= _MOST_PAGES:
+            raise self._endless(f"{_MOST_PAGES:,} pages came")
         self._tokens.add(token)
         return token
+
+    def _endless(self, why: str) -> UnreadableAnswerError:
+        error = UnreadableAnswerError(f"the list of {self._operation} does not end: {why}")
+        error.may_have_started = False  # so that nobody asks again
+        return error
 
 
 async def every_execution(
@@ -126,37 +141,55 @@ async def every_execution(
 ) -> AsyncIterator[BatchJobExecution]:
     """Iterate over the executions of all pages; `page_of` gets one by its token, None for the first.
 
-    Raises UnreadableAnswerError for a list without an end, and for an execution whose id can be none.
+    Raises UnreadableAnswerError for a list without an end, and for an execution that cannot be read.
     """
-    ends, token = ListEnd(), None
+    ends, token = ListEnd("ListBatchJobExecutions"), None
     while True:
         page = await page_of(token)
         if page.passed_over:  # one of them may be the one that is looked for
-            raise UnreadableAnswerError("the answer cannot be read: an execution in the list has no valid id")
+            what = f"{page.passed_over:,} of the list cannot be, or are of another application"
+            error = UnreadableAnswerError(f"the answer to ListBatchJobExecutions cannot be read: {what}")
+            error.may_have_started = False  # so that nobody asks again
+            raise error
         for execution in page.executions:
             yield execution
-        token = ends.next_token(page.next_token, empty=not page.executions)
+        token = ends.next_token(page.next_token, page.executions)
         if token is None:
             return
 
 
-_EMPTY_PAGES = 100
+_IDLE_PAGES = 100
 """So many in a row hold nothing only where a filter passes over 200,000 of what there is."""
 
-
-def _endless(why: str) -> UnreadableAnswerError:
-    error = UnreadableAnswerError(f"the list does not end: {why}")
-    error.may_have_started = False  # so that nobody asks again
-    return error
+_MOST_PAGES = 10_000
+"""Pages of a list, at most: of 2,000 each, they hold more than any application has."""
 
 
 def definition_from_api(members: Mapping[str, Any]) -> BatchJobDefinition | None:
-    """Take the service's BatchJobDefinition, a union; None for a kind that is not known here."""
-    if file := members.get("fileBatchJobDefinition"):
-        return BatchJobDefinition("file", file["fileName"], file.get("folderPath"))
-    if script := members.get("scriptBatchJobDefinition"):
-        return BatchJobDefinition("script", script["scriptName"])
-    return None
+    """Take the service's BatchJobDefinition, a union; None for a kind that is not known here.
+
+    Raises ValueError for what is none.
+    """
+    if not isinstance(members, Mapping):
+        raise ValueError("a batch job definition is no JSON object")
+    file, script = members.get("fileBatchJobDefinition"), members.get("scriptBatchJobDefinition")
+    if file is not None:
+        return BatchJobDefinition("file", _named(file, "fileName"), _folder(file))
+    return None if script is None else BatchJobDefinition("script", _named(script, "scriptName"))
+
+
+def _named(members: object, member: str) -> str:
+    name = members.get(member) if isinstance(members, Mapping) else None
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a batch job definition has no {member}")
+    return name
+
+
+def _folder(members: Mapping[str, Any]) -> str | None:
+    folder = members.get("folderPath")
+    if folder is not None and not isinstance(folder, str):
+        raise ValueError("the folderPath of a batch job definition is no text")
+    return folder
 
 
 def _job(identifier: Mapping[str, Any] | None) -> Job | None:

@@ -85,6 +85,9 @@ class ApplicationLook:
         asked = self._spans(spans)
         if not all(self._listing.covers(*span) for span in asked):
             self.trouble = f"application {self._of.id} has too many executions; the first were looked at"
+        elif self._listing.passed_over:
+            count = self._listing.passed_over
+            self.trouble = f"{count:,} of the list of application {self._of.id} cannot be read as executions of it"
         listed = [execution for execution in self._listed() if any(after <= execution.start_time for after, _ in asked)]
         jobs = {execution.job for execution in listed if isinstance(execution.job, Job)}
         named = await self._of.run.named_jobs(self._of.id, jobs, *(() if self._at_end else _UNSTARTED))

@@ -37,12 +37,14 @@ class ListsPages(TellsClock, Protocol):
 class ExecutionsList:
     """The executions of an application that have been listed so far, by their ids.
 
-    `covered` are the spans of start times, in seconds of the epoch, of which all are there.
+    `covered` are the spans of start times, in seconds of the epoch, of which all are there, but for those that were
+    `passed_over`, as they cannot be read.
     """
 
     def __init__(self, client: ListsPages, application_id: str, *, patient: bool) -> None:
         self.found: dict[str, BatchJobExecution] = {}
         self.covered: list[tuple[float, float]] = []
+        self.passed_over: int = 0
         self._client = client
         self._id = application_id
         self._policy = _POLICY if patient else _ONCE
@@ -66,6 +68,7 @@ class ExecutionsList:
         for _ in range(_MOST_PAGES):
             page = await self._page(started_after, started_before, token)
             self.found |= {execution.execution_id: execution for execution in page.executions}
+            self.passed_over += page.passed_over
             token = page.next_token
             if token is None:
                 self.covered.append((after, before))

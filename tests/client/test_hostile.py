@@ -246,8 +246,10 @@ async def test_a_list_of_empty_pages_has_an_end(way: Way) -> None:
 async def test_a_start_time_that_is_a_text_is_none_of_the_models(given: str) -> None:
     async with scripted(says(200, {"batchJobExecutions": [{**EXECUTION, "startTime": given}]})) as server:
         async with M2Client(**server.settings()) as client:
-            with pytest.raises(UnreadableAnswerError):
-                await client.get_batch_job_executions_page(APPLICATION)
+            page = await client.get_batch_job_executions_page(APPLICATION)
+            assert (page.executions, page.passed_over) == ([], 1)
+            with pytest.raises(UnreadableAnswerError, match="ListBatchJobExecutions"):
+                [execution async for execution in client.list_batch_job_executions(APPLICATION)]
 
 
 async def test_an_execution_whose_id_can_be_none_does_not_hide_the_others_on_a_page(way: Way) -> None:

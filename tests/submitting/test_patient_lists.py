@@ -110,7 +110,7 @@ async def test_the_wait_for_a_turn_takes_nothing_of_the_patience() -> None:
 
 @in_virtual_time
 async def test_a_list_with_an_execution_that_may_be_any_is_none() -> None:
-    with pytest.raises(UnreadableAnswerError, match="no valid id"):
+    with pytest.raises(UnreadableAnswerError, match="1 of the list cannot be, or are of another application"):
         await listed(PatientLists(Pages(3, passed_over=1), patience=20.0))
 
 

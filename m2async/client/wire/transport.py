@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from m2async.client.answers import (
-    NO_JSON,
     Answer,
-    no_execution_id,
+    checked_execution_id,
     parse_date,
     read_answer,
     read_clock,
     read_error,
+    unreadable,
 )
 from m2async.client.wire.http11 import Response
 from m2async.client.wire.operations import encode
@@ -40,7 +40,7 @@ from m2async.errors import (
     SignatureTooLateError,
     UnreadableAnswerError,
 )
-from m2async.service import SENDING, Sending, StartBatchJob, StartBatchJobResponse, is_execution_id
+from m2async.service import SENDING, Sending, StartBatchJob, StartBatchJobResponse
 
 USER_AGENT = "m2async"
 _SKEW_SECONDS = 240.0
@@ -109,20 +109,19 @@ class WireTransport:
         sending = SENDING.get()
         if sending is not None:
             sending.is_prepared()
-        response = await self._exchange(request, request.body(), not_after, sending)
+        body = request.body()
+        response = await self._exchange("StartBatchJob", request, body, not_after, sending)
         try:
-            execution_id = _started.decode(response.body).execution_id
-        except NO_JSON as exc:
-            raise UnreadableAnswerError(f"the answer cannot be read: {exc}") from exc
-        if not is_execution_id(execution_id):
-            raise no_execution_id(execution_id)
+            execution_id = checked_execution_id(_started.decode(response.body).execution_id)
+        except Exception as exc:
+            raise unreadable("StartBatchJob", exc, response, body) from exc
         return StartBatchJobResponse(execution_id, response.header(b"x-amzn-requestid"))
 
     async def call(self, operation: str, members: Mapping[str, Any]) -> Answer:
         """Send a request; raises the CallError that says what became of it."""
         method, path, query, body = encode(operation, members)
         target = Target(method, self._host, self._base_path + path, query, body is not None)
-        return read_answer(await self._exchange(target, body or b""))
+        return read_answer(operation, await self._exchange(operation, target, body or b""))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -130,6 +129,7 @@ class WireTransport:
 
     async def _exchange(
         self,
+        operation: str,
         what: StartBatchJob | Target,
         body: bytes,
         not_after: float | None = None,
@@ -172,15 +172,17 @@ class WireTransport:
         except asyncio.CancelledError:
             connection.abandon()
             raise
+        except UnreadableAnswerError as exc:
+            raise unreadable(operation, exc) from exc
         if sent_at is not None and read_clock(self._clock, response, sent_at):
             self._clock_is_due = False
         if response.status >= 300:
-            error = read_error(response)
+            error = read_error(operation, response, body)
             if sending is not None and not error.may_have_started:
                 sending.was_refused()
             if not (again and await self._mend(error, response, signer)):
                 raise error
-            response = await self._exchange(what, body, not_after, sending, again=False)
+            response = await self._exchange(operation, what, body, not_after, sending, again=False)
         return response
 
     def _sign_for(self, second: int) -> Signer:
@@ -227,7 +229,7 @@ class WireTransport:
 
 
 class _StartedMembers(msgspec.Struct, rename="camel", gc=False):
-    execution_id: str
+    execution_id: str = ""
 
 
 def too_late(second: float, not_after: float) -> SignatureTooLateError:
