@@ -11,6 +11,7 @@ from m2async.submitting.denials import Denials
 from m2async.submitting.intake import Submission
 from m2async.submitting.lanes import Lanes
 from m2async.submitting.resends import Resends
+from m2async.submitting.strangers import StrangersAnswers
 from m2async.submitting.tokens import Tokens
 
 
@@ -36,10 +37,12 @@ class Feedback:
         self._policy = policy
         self._on_unknown: OnUnknown = on_unknown
         self._service_answered = False
+        self._strangers = StrangersAnswers()
 
     def succeeded(self, job: Submission) -> None:
         """Let the pacing, the budget and the application's circuit know of a start."""
         self._service_answered = True
+        self._strangers.are_all(None)
         self._tokens.succeeded(job)
         self._lanes.answered(job)
         self._resends.succeeded()
@@ -59,6 +62,8 @@ class Feedback:
             job.in_doubt is not None, job.sends_in_doubt, seconds, self._service_answered, self._denials.are_everywhere
         )
         what_follows = consequence(error, verdict(error, job.request, self._on_unknown), failures, self._policy)
+        if self._strangers.are_all(error):
+            what_follows = what_follows._replace(stops=True)
         self._tokens.failed(job, error)
         self._lanes.answered(job, error)
         if isinstance(error, ThrottlingException) or not isinstance(error, M2ServiceException):
