@@ -20,7 +20,7 @@ from aiohttp import web
 from m2async import LocalEndpoint
 from tests.cli.terminal import APPLICATION, COMMAND, EXAMPLES, Ended, m2async, on_terminal, plain, settings
 from tests.ledger.samples import files_in
-from tests.scripted import error, hang, nobody, scripted, started
+from tests.scripted import error, hang, nobody, scripted, send, started
 
 FIELDS = ["key", "application_id", "job", "state", "execution_id", "attempts", "adopted", "error"]
 
@@ -512,3 +512,19 @@ async def test_what_waits_for_others_of_its_name_is_said_and_how_long_is_told_at
     assert ended.code == 0
     assert ended.err.count("jobs named POSTTRAN wait for each other, as answers of theirs were lost") == 1
     assert re.search(r"Jobs named POSTTRAN waited \d+ s for each other, as answers were lost \(of late \d+", ended.err)
+
+
+async def test_what_answers_and_is_not_the_service_stops_the_run(tmp_path: Path) -> None:
+    page = b"<html>Sign in to the corporate \x1b[31mnetwork</html>"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(page)
+    async with scripted(send(head + page)) as server:
+        arguments = ("submit", manifest(tmp_path, 300), "--no-preflight", "--concurrency", "4", "--settle", "0.01")
+        ended = await m2async(*arguments, "--ledger", "memory:", "--output", "jsonl", url=server.url)
+    states = Counter(line["state"] for line in ended.lines)
+    assert ended.code == 3
+    assert set(states) == {"unknown", "skipped"}
+    assert states.total() == 300
+    assert 5 <= states["unknown"] <= 9
+    [said] = [line for line in ended.err.splitlines() if "stopped" in line and "StartBatchJob" in line]
+    assert said.startswith("m2async: stopped: UnreadableAnswerError: the answer to StartBatchJob cannot be read: ")
+    assert said.endswith('it is not the service\'s: 200 OK, text/html, "Sign in to the corporate [31mnetwork"')

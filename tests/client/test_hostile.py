@@ -259,6 +259,94 @@ async def test_an_execution_whose_id_can_be_none_does_not_hide_the_others_on_a_p
     assert ([execution.execution_id for execution in found.executions], found.passed_over) == (["e-1"], 1)
 
 
+NO_DEFINITIONS: list[object] = [
+    {"fileBatchJobDefinition": {"fileName": 7}}, {"fileBatchJobDefinition": {"fileName": ["x"]}},
+    {"fileBatchJobDefinition": {"fileName": "x", "folderPath": ["y"]}}, {"fileBatchJobDefinition": {}},
+    {"fileBatchJobDefinition": ""}, {"scriptBatchJobDefinition": {"scriptName": None}},
+    {"scriptBatchJobDefinition": {"scriptName": ""}}, {"scriptBatchJobDefinition": [["scriptName", "x"]]},
+]  # fmt: skip
+APP: dict[str, object] = {"applicationId": APPLICATION, "name": "x", "status": "Running"}
+WISHES: list[tuple[str, str, tuple[str, ...], object]] = [
+    ("ListApplications", "list_applications", (), {"applications": [{**APP, "applicationId": "\x1b[31m"}]}),
+    ("ListApplications", "list_applications", (), {"applications": [{**APP, "applicationId": "a b"}]}),
+    ("ListApplications", "list_applications", (), {"applications": [APP, None]}),
+    ("ListApplications", "list_applications", (), {"applications": [{**APP, "creationTime": -1e300}]}),
+    ("ListApplications", "list_applications", (), {"applications": [{**APP, "lastStartTime": 253_402_300_799}]}),
+    ("ListApplications", "list_applications", (), {"applications": [], "nextToken": "a\r\nX-Evil: 1"}),
+    ("ListApplications", "list_applications", (), {"applications": [], "nextToken": "x" * 2_001}),
+    ("ListApplications", "list_applications", (), {"applications": [], "nextToken": True}),
+    ("GetApplication", "get_application", (APPLICATION,), {**APP, "status": 7}),
+    ("GetApplication", "get_application", (APPLICATION,), {**APP, "applicationArn": ["arn"]}),
+    ("ListBatchJobDefinitions", "list_batch_job_definitions", (APPLICATION,), {"batchJobDefinitions": [{}, 7]}),
+    *(
+        ("ListBatchJobDefinitions", "list_batch_job_definitions", (APPLICATION,), {"batchJobDefinitions": [definition]})
+        for definition in NO_DEFINITIONS
+    ),
+    ("ListBatchJobRestartPoints", "list_batch_job_restart_points", (APPLICATION, "e-1"), {"batchJobSteps": {"a": 1}}),
+    (
+        "ListBatchJobRestartPoints", "list_batch_job_restart_points", (APPLICATION, "e-1"),
+        {"batchJobSteps": [{"stepName": "S", "stepCheckpointTime": -1}]},
+    ),
+    *(
+        ("GetBatchJobExecution", "get_batch_job_execution", (APPLICATION, "e-1"), {**EXECUTION, **members})
+        for members in (
+            {"startTime": -1}, {"startTime": 253_402_300_799}, {"endTime": -62_135_596_800}, {"status": None},
+            {"returnCode": {"a": 1}}, {"batchJobIdentifier": "x"},
+        )
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("operation", "method", "arguments", "answer"), WISHES)
+async def test_whatever_is_wrong_with_an_answer_is_told_with_its_operation(
+    operation: str, method: str, arguments: tuple[str, ...], answer: object
+) -> None:
+    async with scripted(says(200, answer)) as server, M2Client(**server.settings(transport="wire")) as client:
+        call = getattr(client, method)(*arguments)
+        with pytest.raises(UnreadableAnswerError, match=rf"^the answer to {operation} cannot be read: ") as caught:
+            [item async for item in call] if hasattr(call, "__anext__") else await call
+        assert caught.value.message.isprintable()
+        assert not caught.value.may_have_started, "nobody asks again"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("answer", [b"[]", b'{"applications": [], "nextToken": "\\ud800"}', b"7", b"null", b'{"a": 1'])
+async def test_what_is_no_object_is_told_with_its_operation(answer: bytes, way: Way) -> None:
+    async with scripted(says(200, answer)) as server, M2Client(**settings(server, way)) as client:
+        with pytest.raises(UnreadableAnswerError, match=r"^the answer to ListApplications cannot be read: "):
+            [item async for item in client.list_applications()]
+
+
+async def test_a_list_that_brings_the_same_for_ever_under_new_tokens_has_an_end(way: Way) -> None:
+    count = 0
+
+    async def another(writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        count += 1
+        await says(200, {"applications": [APP], "nextToken": f"t{count}"})(writer)
+
+    async with scripted(another) as server, M2Client(**settings(server, way)) as client:
+        with pytest.raises(UnreadableAnswerError, match="the list of ListApplications does not end: 100 pages"):
+            [application async for application in client.list_applications()]
+    assert count <= 102
+
+
+@pytest.mark.parametrize("account", ["\x1b[31m", "12345678901", "", "1" * 13, "\u0661" * 12, "a" * 12])
+async def test_an_account_in_an_arn_that_can_be_none_is_none(account: str) -> None:
+    answer = {**APP, "applicationArn": f"arn:aws:m2:us-east-1:{account}:app/x"}
+    async with scripted(says(200, answer)) as server, M2Client(**server.settings()) as client:
+        await client.get_application(APPLICATION)
+        assert client.account_id is None
+
+
+async def test_what_an_error_says_without_end_is_cut(way: Way) -> None:
+    answer = says(400, {"message": "m" * 1_000_000}, f"x-amzn-errortype: {'C' * 20_000}")
+    async with scripted(answer) as server, M2Client(**settings(server, way)) as client:
+        with pytest.raises(CallError) as caught:
+            await client.start_batch_job(REQUEST)
+    assert (len(caught.value.message), len(caught.value.code)) == (2_000, 200)
+
+
 @pytest.mark.parametrize(
     ("method", "arguments", "answer"),
     [

@@ -322,3 +322,27 @@ async def test_a_run_that_was_sent_elsewhere_is_not_followed_here(tmp_path: Path
                 pass
     async with M2Client(**endpoint.client_settings()) as client, Tracker(client, path, "default") as tracker:
         await tracker.refresh()
+
+
+async def test_executions_of_others_that_cannot_be_read_hide_none_of_the_runs_own(ledger: Ledger) -> None:
+    simulation = Simulation(definitions((3.0, 0), (20.0, 8)))
+    async with planned(ledger, 4, 2) as run:
+        await simulation.start(run)
+    strange = [
+        None, "x", {}, {"executionId": "e" * 81}, {"executionId": "other", "applicationId": APPLICATION, "status": 7},
+        {"executionId": "other", "applicationId": APPLICATION, "startTime": -1, "status": "Running"},
+    ]  # fmt: skip
+    async with simulation.client() as client:
+        call = client._transport.call
+
+        async def among_others(operation: str, members: Any) -> Any:
+            answer = await call(operation, members)
+            if operation == "ListBatchJobExecutions":
+                answer.members["batchJobExecutions"][:0] = strange
+            return answer
+
+        client._transport.call = among_others  # type: ignore[method-assign]
+        async with tracker(client, ledger, simulation) as tracked:
+            ended = {change.execution.execution_id async for change in tracked if change.execution.ended}
+    assert len(ended) == 4
+    assert await ends(ledger) == {each: simulation.truth()[each] for each in ended}
