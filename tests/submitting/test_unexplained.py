@@ -470,6 +470,16 @@ async def test_a_list_without_end_at_the_end_of_a_run_is_told_too(tmp_path: Path
     assert f"application {DEFAULT_APPLICATION_ID} has too many executions; the first were looked at" in warning
 
 
+async def test_executions_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    page = answer(200, {"batchJobExecutions": [{"executionId": "x", "applicationId": DEFAULT_APPLICATION_ID}]})
+    async with scripted(started("one"), page) as server, M2Client(**server.settings()) as client:
+        async with Submitter(client, ledger=tmp_path / "ledger.db") as submitter:
+            assert isinstance(await submitter.submit(ROWS[0][1], key="row-0"), Started)
+            server.lists = True
+            [warning] = await submitter.look_for_others()
+    assert f"of the list of application {DEFAULT_APPLICATION_ID} cannot be read as executions of it" in warning
+
+
 async def test_a_run_that_has_nothing_left_asks_nothing(tmp_path: Path) -> None:
     async with scripted(started("one")) as server, M2Client(**server.settings()) as client:
         await submit(client, tmp_path / "ledger.db", ROWS[:1])
