@@ -128,7 +128,7 @@ class Events:
 
     def retry_after_cut(self, error: CallError, asked: float, heeded: float) -> None:
         """The service asks for a longer wait than is heeded; of one submitter, only the first is logged."""
-        self._logger.warning("retry_after.cut", **_error(error), retry_after=asked, heeded=heeded)
+        self._write("warning", "retry_after.cut", **_error(error), retry_after=asked, heeded=heeded)
 
     def not_started(self, key: str, request: StartBatchJob, attempt: int) -> None:
         """It was found that the job was not started, and nobody waits for it: it is sent once it is submitted again."""
