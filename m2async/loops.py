@@ -123,10 +123,10 @@ async def uninterrupted(future: asyncio.Future[_T]) -> _T:
     return future.result()
 
 
-def is_being_cancelled() -> bool:
-    """Whether somebody asked the running task to end; without that a CancelledError is a failure like any other."""
+def times_cancelled() -> int:
+    """How often somebody asked the running task to end; a CancelledError without that is a failure like any other."""
     task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
+    return 0 if task is None else task.cancelling()
 
 
 @coroutine

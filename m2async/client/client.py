@@ -200,12 +200,12 @@ class M2Client:
         A request that would be signed with a later date than `not_after`, by `signing_time`, is not sent: that is a
         SignatureTooLateError.
         """
+        if (sending := SENDING.get()) is not None:
+            sending.is_prepared()
         if self._opened is None:
             self._check_open()
         if not self._middlewares:
             return self._start(request, not_after)
-        if (sending := SENDING.get()) is not None:
-            sending.is_prepared()
         start = OnlyRequest(partial(self._start, not_after=not_after))
         call: CallNext = start.send
         for middleware in self._middlewares:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from m2async.errors import CallCancelledError, CallError, M2AsyncError, M2ServiceException, RepeatedCallError
-from m2async.loops import is_being_cancelled
+from m2async.loops import times_cancelled
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -49,34 +49,38 @@ class OnlyRequest(Generic[Request, Response]):
         A middleware may say in its own CallError how a request failed, as long as it denies nothing. An error of its
         own, once a request was sent, goes to the event loop's exception handler.
         """
+        error: Exception | asyncio.CancelledError | None = None
+        before = times_cancelled()
         try:
             response = await call(request)
-        except CallError as error:
-            if self._brought is None or (error.may_have_started and not isinstance(error, RepeatedCallError)):
-                raise
-            found = await asyncio.shield(self._brought)
-            if not isinstance(found, BaseException):
-                return found
-            if isinstance(error, RepeatedCallError) or (isinstance(found, CallError) and found.may_have_started):
-                raise found from None
-            raise
-        except (Exception, asyncio.CancelledError) as error:
-            if self._brought is None or (isinstance(error, asyncio.CancelledError) and is_being_cancelled()):
-                raise
-            found = await asyncio.shield(self._brought)
-            if found is not error:
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - of others' code, anything
+            error = exc
+        finally:
+            self._ended = True  # nothing is sent on it any more; what was, is waited for
+        brought, is_ended = self._brought, isinstance(error, asyncio.CancelledError) and times_cancelled() > before
+        if error is not None and (brought is None or is_ended):
+            raise error
+        if brought is None:
+            return response
+        found = await asyncio.shield(brought)
+        if not isinstance(error, CallError):
+            if error is not None and error is not found:
                 _tell(error)
             return _given(found)
-        else:
-            return response if self._brought is None else _given(await asyncio.shield(self._brought))
-        finally:
-            self._ended = True
+        denies = isinstance(error, RepeatedCallError) or (_may_have_started(found) and not error.may_have_started)
+        if denies or not isinstance(found, BaseException):
+            return _given(found)
+        raise error
 
     def _may_have_started(self) -> bool:
         if self._brought is None:
             return False
-        found = self._brought.result() if self._brought.done() else None
-        return not isinstance(found, CallError) or found.may_have_started
+        return not self._brought.done() or _may_have_started(self._brought.result())
+
+
+def _may_have_started(brought: object) -> bool:
+    """Whether what a request brought leaves open, or says, that the job was started."""
+    return not isinstance(brought, CallError) or brought.may_have_started
 
 
 def _nothing_was_sent(exc: BaseException) -> bool:

@@ -83,11 +83,13 @@ class Attempts:
         job.not_after = self._sender.latest_date()
         try:
             await self._recording.intend(job)
-        except LedgerError as error:
-            job.attempts -= 1
-            raise self._end.refused(error) from error
         except asyncio.CancelledError:
             self._withdraw(job)
+            raise
+        except Exception as error:
+            job.attempts -= 1
+            if isinstance(error, LedgerError):
+                raise self._end.refused(error) from error
             raise
 
     def _may_be_sent(self, job: Submission) -> bool:

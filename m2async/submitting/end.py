@@ -30,7 +30,7 @@ class End:
             self._events.stopped(cause)
             self.come(cause)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """End it because of a fault of its own."""
         self.stop(UnexpectedError.of(error))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from m2async.certainty import OnUnknown, verdict
-from m2async.errors import CallError, M2ServiceException, NotSentError, ThrottlingException
+from m2async.errors import CallError, M2ServiceException, MiddlewareError, ThrottlingException
 from m2async.pacing import RetryPolicy
 from m2async.submitting.circuits import Circuits
 from m2async.submitting.consequences import Consequence, Failures, consequence
@@ -42,7 +42,7 @@ class Feedback:
     def succeeded(self, job: Submission) -> None:
         """Let the pacing, the budget and the application's circuit know of a start."""
         self._service_answered = True
-        self._strangers.are_all(None)
+        self._strangers.are_all(job.key, None)
         self._tokens.succeeded(job)
         self._lanes.answered(job)
         self._resends.succeeded()
@@ -54,7 +54,9 @@ class Feedback:
         if error.may_have_started:
             job.in_doubt = error
             job.sends_in_doubt += 1
-        self._service_answered |= not isinstance(error, NotSentError)
+        self._service_answered |= isinstance(error, M2ServiceException) or (
+            error.may_have_started and not isinstance(error, MiddlewareError)
+        )
         if isinstance(error, M2ServiceException):
             self._denials.answered(job.request.application_id, error)
         seconds = self._tokens.pause.working_time() - job.failed_at if job.failures else 0.0
@@ -62,7 +64,7 @@ class Feedback:
             job.in_doubt is not None, job.sends_in_doubt, seconds, self._service_answered, self._denials.are_everywhere
         )
         what_follows = consequence(error, verdict(error, job.request, self._on_unknown), failures, self._policy)
-        if self._strangers.are_all(error):
+        if self._strangers.are_all(job.key, error):
             what_follows = what_follows._replace(stops=True)
         self._tokens.failed(job, error)
         self._lanes.answered(job, error)

@@ -8,8 +8,8 @@ from inspect import signature
 from typing import Protocol, cast
 
 from m2async.errors import CallError, MiddlewareError
-from m2async.loops import is_being_cancelled
-from m2async.service import Sending, StartBatchJob, StartBatchJobResponse
+from m2async.loops import times_cancelled
+from m2async.service import Sending, StartBatchJob, StartBatchJobResponse, is_execution_id
 from m2async.texts import brief
 
 SIGNED_WITHIN = 60.0
@@ -52,12 +52,24 @@ class Sender:
 
     def latest_date(self) -> float | None:
         """The latest date for an attempt that is intended now, by the client's clock; None where it knows none."""
-        return None if self._dated is None else self._dated.signing_time() + SIGNED_WITHIN
+        try:
+            return None if self._dated is None else self._dated.signing_time() + SIGNED_WITHIN
+        except Exception:  # noqa: BLE001 - whatever it is, the call meets it too
+            return None
+
+    def clock_offset(self) -> float | None:
+        """How far the service's clock is ahead, in seconds, where the client knows that."""
+        try:
+            offset = getattr(self._client, "clock_offset", None)
+        except Exception:  # noqa: BLE001 - of another's client
+            return None
+        return offset if isinstance(offset, float | int) else None
 
     async def send(
         self, request: StartBatchJob, not_after: float | None, sending: Sending
     ) -> StartBatchJobResponse | CallError:
         """Send the request once, and give what that brought: whatever else is raised is a MiddlewareError."""
+        before = times_cancelled()
         try:
             if self._dated is None:
                 response = await self._client.start_batch_job(request)
@@ -65,14 +77,17 @@ class Sender:
                 response = await self._dated.start_batch_job(request, not_after=not_after)
         except CallError as error:
             return error
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and times_cancelled() > before:
                 raise
             failure = _failed(f"raised {brief(error)}", sending)
             failure.__cause__ = error
             return failure
-        if isinstance(response, StartBatchJobResponse) and response.execution_id:
-            return response
+        if isinstance(response, StartBatchJobResponse) and is_execution_id(response.execution_id):
+            has_text = response.request_id is None or isinstance(response.request_id, str)
+            return response if has_text else StartBatchJobResponse(response.execution_id)
         return _failed(f"gave no execution id, but {type(response).__name__}", sending)
 
 

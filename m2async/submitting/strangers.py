@@ -8,16 +8,16 @@ _FEW = 5
 
 
 class StrangersAnswers:
-    """Counts them, from one answer of the service's to the next."""
+    """Counts the jobs that met them, from one answer of the service's to the next: a job's own trouble is its own."""
 
     def __init__(self) -> None:
-        self._in_a_row = 0
+        self._met_by: set[str] = set()
 
-    def are_all(self, error: CallError | None) -> bool:
-        """Take note of an answer, None for a start; tells whether nothing else has answered for too long."""
+    def are_all(self, key: str, error: CallError | None) -> bool:
+        """Take note of a job's answer, None for a start; tells whether nothing else has answered for too long."""
         if error is not None and error.not_the_service is not None:
-            # A wait that is asked for is waited, whoever asks.
-            self._in_a_row += not isinstance(error, ThrottlingException)
+            if not isinstance(error, ThrottlingException):  # a wait that is asked for is waited, whoever asks
+                self._met_by.add(key)
         elif error is None or isinstance(error, M2ServiceException | UnreadableAnswerError):
-            self._in_a_row = 0
-        return self._in_a_row >= _FEW
+            self._met_by.clear()
+        return len(self._met_by) >= _FEW

@@ -87,13 +87,15 @@ class Submitter(WatchedSubmitter):
 
     Use it as an async context manager; it leaves no task behind. Entering it raises SentElsewhereError if the run
     was sent to another endpoint, region or account before, and UnexplainedExecutionsError. It stops by itself when
-    all applications deny access that jobs are for, when the service does not accept the credentials, when no
-    connection can be made, or when the ledger cannot be written: every further job would meet the same; and when it
-    fails itself. Jobs that were not sent then end in a SubmissionStoppedError. A job whose application denies access,
-    does not exist or does not run holds that application's jobs: after a pause one of them goes as a probe. If that
-    goes on for `retry.hold` seconds, they are Rejected; with no attempt those that were not sent. What comes by
-    `submit` may be for any application, so that there denied access stops nothing. Where a middleware or another's
-    client fails, that is the job's MiddlewareError: Rejected before it was sent, Unknown after it.
+    all applications deny access that jobs came for so far or that a planned run names, when the service does not accept
+    the credentials, when no connection can be made, or when the ledger cannot be written: every further job would meet
+    the same; and when it  for fresh credentials (`credentials_wait`), it sends
+    nothing meanwhile, and stops only if none come. Jobs that were not sent then end in a SubmissionStoppedError. A job
+    whose application denies access, does not exist or does not run holds that application's jobs: after a pause one of
+    them goes as a probe. If that goes on for `retry.hold` seconds, they are Rejected; with no attempt those that were
+    not sent. What comes by `submit` may be for any application, so that there denied access stops nothing. Where a
+    middleware or another's client fails, that is the job's MiddlewareError: Rejected before it was sent, Unknown after
+    it.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Submitter(WatchedSubmitter):
         check_numbers(concurrency, settle)
         on_unknown = checked_on_unknown(on_unknown, has_ledger=ledger is not None)
         self._client = client
+        self._sender = Sender(client)
         self._policy = retry or RetryPolicy()
         self._tokens = Tokens(
             rate=rate, burst=burst, adaptive=adaptive, pacer=pacer, weight=weight, buckets=application_buckets or {},
@@ -168,7 +171,7 @@ class Submitter(WatchedSubmitter):
                 await self._open_ledger(stack, self._ledger)
             self._attempts = Attempts(
                 self._home, self._end, tokens=self._tokens, lanes=self._lanes, recording=self._recording,
-                sender=Sender(self._client), under_way=self._under_way, feedback=self._feedback,
+                sender=self._sender, under_way=self._under_way, feedback=self._feedback,
             )  # fmt: skip
             self._tasks = await stack.enter_async_context(OwnTask(self._serving()))
             self._host = stack.pop_all()
@@ -286,11 +289,20 @@ class Submitter(WatchedSubmitter):
                 except OF_ONE_JOB as error:
                     self._circuits.unanswered(job)
                     job.failed(error)
-                except Exception as error:  # noqa: BLE001 - no error of a call: a fault of ours
+                except (KeyboardInterrupt, SystemExit):
+                    self._broken(job)
+                    raise
+                except GeneratorExit:  # the event loop is gone
+                    raise
+                except BaseException as error:  # noqa: BLE001 - no error of a call: a fault of ours
                     self._end.failed(error)
-                    if job.in_doubt is None and job.may_have_been_sent:
-                        job.in_doubt = CallCancelledError("the submitter failed before it was known what came of it")
-                    self._interrupted(job)
+                    self._broken(job)
+
+    def _broken(self, job: Submission) -> None:
+        """End a job in the midst of which the submitter failed."""
+        if job.in_doubt is None and job.may_have_been_sent:
+            job.in_doubt = CallCancelledError("the submitter failed before it was known what came of it")
+        self._interrupted(job)
 
     def _interrupted(self, job: Submission) -> None:
         """End a job that waited for its first or next attempt, or to be found, when the submitter ended."""
@@ -471,7 +483,7 @@ class Submitter(WatchedSubmitter):
             await self._steering.begin()
         if run.info.planned:
             self._denials.expect(await run.applications(*_UNSTARTED))
-        self._recording = Recording(run, clock_offset=lambda: getattr(self._client, "clock_offset", None))
+        self._recording = Recording(run, clock_offset=self._sender.clock_offset)
         if self._on_unknown == "adopt" and hasattr(self._client, "list_batch_job_executions"):
             self._doubts = entered.doubts(self._client, self._decided, self._events, settle=self._settle)
             await self._leftovers.hold(run, self._lanes, settle=self._settle)

@@ -28,6 +28,7 @@ from m2async import (
     ThrottlingException,
     open_ledger,
 )
+from m2async.client.once import OnlyRequest
 from tests.scripted import ScriptedServer, Step, error, hang, nobody, reset, scripted, started
 
 REQUEST = StartBatchJob("application", ScriptJob("POSTTRAN"))
@@ -164,6 +165,61 @@ async def test_a_call_that_a_middleware_gave_up_may_have_started() -> None:
         client.use(impatient)
         assert isinstance(await outcome(client.start_batch_job(REQUEST)), CallCancelledError)
         assert len(server.requests) == 1
+
+
+async def test_a_call_that_has_ended_sends_nothing_more_while_its_request_is_under_way() -> None:
+    sent, refused = 0, asyncio.Event()
+
+    async def send(_: StartBatchJob) -> StartBatchJobResponse:
+        nonlocal sent
+        sent += 1
+        if sent == 1:
+            await refused.wait()
+            raise NotSentError("refused")
+        return StartBatchJobResponse("e-2")
+
+    async def again(call_next: CallNext) -> None:
+        with contextlib.suppress(RepeatedCallError):
+            with contextlib.suppress(NotSentError):
+                await call_next(REQUEST)
+            await call_next(REQUEST)
+
+    async def leaving(_: StartBatchJob) -> StartBatchJobResponse:
+        tasks.append(asyncio.create_task(again(start.send)))
+        await asyncio.sleep(0)
+        raise own
+
+    for own in (TimeoutError("x"), AnswerTimeoutError("x"), NotSentError("x")):  # noqa: B007 - of `leaving`
+        sent, refused, tasks = 0, asyncio.Event(), list[asyncio.Task[None]]()
+        start = OnlyRequest(send)
+        call = asyncio.create_task(start.outcome_of(leaving, REQUEST))
+        while not sent:
+            await asyncio.sleep(0)
+        refused.set()
+        with pytest.raises(CallError):
+            await call
+        await asyncio.gather(*tasks)
+        assert sent == 1
+
+
+@pytest.mark.parametrize("own", [AnswerTimeoutError("x"), TimeoutError("x"), NotSentError("x")], ids=repr)
+async def test_what_a_request_brings_stands_also_where_a_middleware_gave_it_up_before(own: Exception) -> None:
+    async def slowly(writer: asyncio.StreamWriter) -> None:
+        await given_up.wait()
+        await started("e-9")(writer)
+
+    async def impatient(request: StartBatchJob, call_next: CallNext) -> StartBatchJobResponse:
+        tasks.append(asyncio.ensure_future(call_next(request)))
+        await server.arrived.wait()
+        asyncio.get_running_loop().call_soon(given_up.set)
+        raise own
+
+    given_up, tasks = asyncio.Event(), list[asyncio.Future[Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with scripted(slowly) as server, M2Client(**server.settings()) as client:
+        client.use(impatient)
+        assert (await client.start_batch_job(REQUEST)).execution_id == "e-9"
+        await asyncio.gather(*tasks)
 
 
 async def test_each_call_and_each_middleware_counts_for_itself() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from m2async import (
     M2Client,
     Middleware,
     MiddlewareError,
+    NotSentError,
     Outcome,
     Rejected,
+    RetryPolicy,
     RowState,
     ScriptJob,
     StartBatchJob,
@@ -32,6 +35,7 @@ from m2async import (
 from m2async.submitting.endings import Endings
 from tests.exceptions import every_exception
 from tests.scripted import error, reset, scripted, started
+from tests.virtual_time import in_virtual_time, now
 
 EVERY = [*every_exception(), asyncio.CancelledError()]
 
@@ -170,7 +174,140 @@ async def test_whatever_anothers_client_raises_leaves_that_job_unknown() -> None
             assert "\n" not in outcome.error.message
 
 
-@pytest.mark.parametrize("given", [None, "e-1", {"executionId": "e-1"}, StartBatchJobResponse(""), 0])
+class _OddError(BaseException):
+    """One that is no Exception."""
+
+
+@pytest.mark.parametrize(
+    ("name", "exception"),
+    [
+        ("clock_offset", ValueError("own")), ("signing_time", ValueError("own")),
+        ("start_batch_job", ValueError("own")), ("start_batch_job", _OddError("own")),
+    ],
+)  # fmt: skip
+async def test_whatever_of_a_client_raises_harms_one_job_at_most(
+    tmp_path: Path, name: str, exception: BaseException
+) -> None:
+    class Odd:
+        def __init__(self, client: M2Client) -> None:
+            self._client = client
+
+        def _meets(self, member: str) -> None:
+            if member == name:
+                raise exception
+
+        @property
+        def clock_offset(self) -> float | None:
+            self._meets("clock_offset")
+            return self._client.clock_offset
+
+        def signing_time(self) -> float:
+            self._meets("signing_time")
+            return self._client.signing_time()
+
+        async def start_batch_job(
+            self, request: StartBatchJob, /, *, not_after: float | None = None
+        ) -> StartBatchJobResponse:
+            if request.job.name == "JOB1":
+                self._meets("start_batch_job")
+            return await self._client.start_batch_job(request, not_after=not_after)
+
+    async with LocalEndpoint() as endpoint, M2Client(**endpoint.client_settings()) as client:
+        async with Submitter(Odd(client), ledger=tmp_path / "ledger.db", on_unknown="hold") as submitter:
+            ended = await by_key(submitter, of(endpoint, 3))
+            assert submitter.stopped_by is None
+        names = set(await started_at(client, endpoint))
+    failed = {"key-1"} if name == "start_batch_job" else set()
+    assert {key for key, outcome in ended.items() if outcome.state != "started"} == failed
+    assert names == {f"JOB{n}" for n in range(3) if f"key-{n}" not in failed}
+
+
+async def test_an_old_cancellation_makes_no_later_one_real() -> None:
+    """As where a middleware's timeout of its own has cancelled the task, and did not take that back."""
+
+    async def middleware(job: StartBatchJob, call_next: CallNext) -> StartBatchJobResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        if job.job.name == "JOB0":
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        if job.job.name == "JOB2":
+            raise asyncio.CancelledError
+        return await call_next(job)
+
+    async with scripted(started()) as server, M2Client(**server.settings()) as client:
+        client.use(middleware)
+        async with Submitter(client, concurrency=1) as submitter:
+            ended = await by_key(submitter, [request(f"JOB{n}") for n in range(4)])
+    assert [ended[f"{n}"].state for n in range(1, 5)] == ["started", "started", "rejected", "started"]
+
+
+async def test_what_is_no_request_id_is_left_out(tmp_path: Path) -> None:
+    response = StartBatchJobResponse("e-1", 42)  # type: ignore[arg-type]
+    async with Submitter(OthersClient(lambda _: response), ledger=tmp_path / "l.db", on_unknown="hold") as submitter:
+        outcome = await submitter.submit(request("X"), key="x")
+    assert isinstance(outcome, Started)
+    assert (outcome.execution_id, outcome.request_id) == ("e-1", None)
+
+
+@pytest.mark.parametrize("exception", [_OddError("own"), ValueError("own")], ids=repr)
+async def test_a_fault_of_any_kind_ends_the_iteration_too(
+    monkeypatch: pytest.MonkeyPatch, exception: BaseException
+) -> None:
+    def faulty(*_: Any, **__: Any) -> Started:
+        raise exception
+
+    monkeypatch.setattr(Endings, "started", faulty)
+    async with Submitter(OthersClient(lambda _: StartBatchJobResponse("e")), concurrency=2) as submitter:
+        await seen_until(SubmissionStoppedError, submitter.submit_many([request(f"JOB{n}") for n in range(20)]))
+        assert isinstance(submitter.stopped_by, UnexpectedError)
+
+
+async def test_a_client_that_was_closed_starts_nothing_and_every_job_says_so(tmp_path: Path) -> None:
+    async with scripted(started()) as server, open_ledger(tmp_path / "ledger.db") as ledger:
+        client = M2Client(**server.settings())
+        async with client:
+            submitter = Submitter(client, ledger=ledger, run="r")
+            await submitter.__aenter__()
+        async with contextlib.aclosing(_Left(submitter)):
+            ended = await by_key(submitter, [(str(n), request("X")) for n in range(3)])
+        assert {type(outcome) for outcome in ended.values()} == {Rejected}
+        assert {row.attempts for row in await (await ledger.run("r")).page()} == {1}
+    assert server.requests == []
+
+
+class _Left:
+    def __init__(self, submitter: Submitter) -> None:
+        self._submitter = submitter
+
+    async def aclose(self) -> None:
+        await self._submitter.__aexit__(None, None, None)
+
+
+@in_virtual_time
+async def test_a_middlewares_failure_does_not_count_as_an_answer_of_the_service() -> None:
+    """So an endpoint that was never reached stops the run as soon as without it."""
+
+    class Unreachable:
+        async def start_batch_job(self, request: StartBatchJob, /) -> StartBatchJobResponse:
+            raise KeyError("own") if request.job.name == "JOB0" else NotSentError("nobody")
+
+    async with Submitter(Unreachable(), retry=RetryPolicy(unreachable=5.0, patience=600.0)) as submitter:
+        await seen_until(
+            SubmissionStoppedError, submitter.submit_many([(f"{n}", request(f"JOB{n}")) for n in range(300)])
+        )
+        assert isinstance(submitter.stopped_by, NotSentError)
+    assert now() < 20
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None, "e-1", {"executionId": "e-1"}, StartBatchJobResponse(""), 0, StartBatchJobResponse(42),  # type: ignore[arg-type]
+        StartBatchJobResponse("x y"), StartBatchJobResponse("x" * 81), StartBatchJobResponse("a\nb"),
+    ],
+)  # fmt: skip
 async def test_what_is_no_answer_of_the_service_starts_nothing(given: Any) -> None:
     async def forgetful(job: StartBatchJob, call_next: CallNext) -> StartBatchJobResponse:
         await call_next(job)
