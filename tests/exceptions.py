@@ -47,7 +47,7 @@ def every_exception() -> Iterator[Exception]:
     yield OSError(5, None)
     yield OSError(5, "two\nlines")
     yield ExceptionGroup("several", [OSError(1, "a"), ValueError("b")])
-    yield Exception("\udcff\x1b[31m")
+    yield Exception("\x1b[31m\u202e\x00")
 
 
 def _kinds(root: type[Exception]) -> list[type[Exception]]:
