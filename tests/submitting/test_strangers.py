@@ -21,6 +21,7 @@ from m2async import (
     open_ledger,
 )
 from m2async.ledger import RowState, destination_of
+from m2async.submitting.strangers import StrangersAnswers
 from tests.scripted import ScriptedServer, Step, error, scripted, send, started
 
 APPLICATION = "carddemolocalapplication23"
@@ -130,6 +131,15 @@ async def test_a_few_strangers_among_answers_of_the_service_stop_nothing(tmp_pat
         states, cause = await submit(server, tmp_path / "l.db", concurrency=1)
     assert cause is None
     assert states == {"rejected": 3 * (FEW - 1) + 1, "started": JOBS - 3 * (FEW - 1) - 1}
+
+
+def test_what_one_job_meets_again_and_again_says_nothing_of_the_others() -> None:
+    answers, stranger = StrangersAnswers(), CallError("x")
+    stranger.not_the_service = "502 Bad Gateway"
+    assert not any(answers.are_all("k0", stranger) for _ in range(3 * FEW))
+    assert [answers.are_all(f"k{n}", stranger) for n in range(FEW)] == [False] * (FEW - 1) + [True]
+    assert not answers.are_all("k9", None)
+    assert not answers.are_all("k0", stranger)
 
 
 async def test_a_wait_that_a_stranger_asks_for_is_waited(tmp_path: Path) -> None:
