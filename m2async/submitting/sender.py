@@ -20,6 +20,9 @@ that for another's answer 60 s; and far less than the 5 minutes for which servic
 was suspended, or a process that was stopped, sends no intent of before: the job gets a new one.
 """
 
+_FAR = 1e11
+"""Seconds of the epoch, of the year 5138: what is further away is no time."""
+
 
 class StartsBatchJobs(Protocol):
     """What a submitter needs of a client; M2Client is one.
@@ -52,10 +55,13 @@ class Sender:
 
     def latest_date(self) -> float | None:
         """The latest date for an attempt that is intended now, by the client's clock; None where it knows none."""
-        try:
-            return None if self._dated is None else self._dated.signing_time() + SIGNED_WITHIN
-        except Exception:  # noqa: BLE001 - whatever it is, the call meets it too
+        if self._dated is None:
             return None
+        try:
+            latest = float(self._dated.signing_time() + SIGNED_WITHIN)
+        except Exception:  # noqa: BLE001 - of another's client; the call meets it too
+            return None
+        return latest if abs(latest) < _FAR else None
 
     def clock_offset(self) -> float | None:
         """How far the service's clock is ahead, in seconds, where the client knows that."""
@@ -63,7 +69,7 @@ class Sender:
             offset = getattr(self._client, "clock_offset", None)
         except Exception:  # noqa: BLE001 - of another's client
             return None
-        return offset if isinstance(offset, float | int) else None
+        return offset if isinstance(offset, float | int) and abs(offset) < _FAR else None
 
     async def send(
         self, request: StartBatchJob, not_after: float | None, sending: Sending

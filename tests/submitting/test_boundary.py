@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,25 @@ async def test_what_is_no_request_id_is_left_out(tmp_path: Path) -> None:
         outcome = await submitter.submit(request("X"), key="x")
     assert isinstance(outcome, Started)
     assert (outcome.execution_id, outcome.request_id) == ("e-1", None)
+
+
+@pytest.mark.parametrize("told", [None, math.nan, math.inf, "now", -math.inf, 1e300], ids=repr)
+async def test_times_of_a_client_that_are_none_are_left_out(tmp_path: Path, told: Any) -> None:
+    class Odd(OthersClient):
+        clock_offset = told
+
+        def signing_time(self) -> float:
+            return told  # type: ignore[no-any-return]
+
+        async def start_batch_job(
+            self, request: StartBatchJob, /, *, not_after: float | None = None
+        ) -> StartBatchJobResponse:
+            return StartBatchJobResponse(request.job.name)
+
+    client = Odd(lambda _: None)
+    async with Submitter(client, ledger=tmp_path / "ledger.db", on_unknown="hold") as submitter:
+        assert (await submitter.submit(request("X"), key="x")).state == "started"
+        assert submitter.stopped_by is None
 
 
 @pytest.mark.parametrize("exception", [_OddError("own"), ValueError("own")], ids=repr)
