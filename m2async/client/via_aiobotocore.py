@@ -45,7 +45,7 @@ from m2async.errors import (
     service_exception,
 )
 from m2async.loops import Home
-from m2async.service import SENDING, StartBatchJob, StartBatchJobResponse
+from m2async.service import SENDING, Sending, StartBatchJob, StartBatchJobResponse
 
 _ERROR_MEMBERS_KNOWN_ELSEWHERE = frozenset({"Error", "ResponseMetadata", "message", "Message", "retryAfterSeconds"})
 
@@ -82,7 +82,7 @@ class AiobotocoreTransport:
         sending = SENDING.get()
         if sending is not None:
             sending.is_prepared()
-        answer, exchange = await self._call("StartBatchJob", request.to_api(), not_after)
+        answer, exchange = await self._call("StartBatchJob", request.to_api(), not_after, sending)
         try:
             execution_id = checked_execution_id(answer.members.get("executionId"))
         except ValueError as exc:
@@ -91,7 +91,7 @@ class AiobotocoreTransport:
 
     async def call(self, operation: str, members: Mapping[str, Any]) -> Answer:
         """Send one request, once; raises the CallError that says what became of it."""
-        answer, _ = await self._call(operation, members, None)
+        answer, _ = await self._call(operation, members)
         return answer
 
     async def aclose(self) -> None:
@@ -99,11 +99,11 @@ class AiobotocoreTransport:
         await self._pool.aclose()
 
     async def _call(
-        self, operation: str, members: Mapping[str, Any], not_after: float | None
+        self, operation: str, members: Mapping[str, Any], not_after: float | None = None, sending: Sending | None = None
     ) -> tuple[Answer, _Exchange]:
         self._home.check()
         method: Callable[..., Any] = getattr(self._client, self._client_method(operation))
-        exchange = _Exchange(self._pool, self._endpoint, self._forwarded, self._clock, not_after)
+        exchange = _Exchange(self._pool, self._endpoint, self._forwarded, self._clock, not_after, sending)
         token = SENDER.set(exchange.send)
         try:
             answer = await method(**members)
@@ -144,12 +144,14 @@ class _Exchange:
         forwarded: str | None,
         clock: ServiceClock,
         not_after: float | None,
+        sending: Sending | None,
     ) -> None:
         self._pool = pool
         self._endpoint = endpoint
         self._forwarded = forwarded
         self._clock = clock
         self._not_after = not_after
+        self._sending = sending
         self.was_sent: bool = False
         self.brought: Response | CallError | None = None
         self._data = b""
@@ -160,10 +162,9 @@ class _Exchange:
             raise _SecondRequest
         data = self._data = self._encoded(request)
         connection = self._pool.take_nowait() or await self._pool.take()
-        sending = SENDING.get()
-        if sending is not None:
+        if self._sending is not None:
             try:
-                sending.begins()
+                self._sending.begins()
             except CallError:
                 self._pool.give_back(connection)
                 raise

@@ -119,6 +119,21 @@ async def test_whatever_a_middleware_raises_before_the_request_rejects_that_job_
     assert (counts[RowState.STARTED], counts[RowState.REJECTED]) == (len(EVERY), len(EVERY))
 
 
+@pytest.mark.parametrize("transport", ["wire", "aiobotocore"])
+async def test_a_job_that_a_middleware_refuses_for_what_it_asked_the_service_is_rejected(transport: Any) -> None:
+    async with LocalEndpoint() as endpoint, M2Client(**endpoint.client_settings(), transport=transport) as client:
+
+        async def careful(job: StartBatchJob, call_next: CallNext) -> StartBatchJobResponse:
+            application = await client.get_application(job.application_id)
+            raise ValueError(f"{application.name} is not to be used")
+
+        client.use(careful)
+        async with Submitter(client) as submitter:
+            [outcome] = (await by_key(submitter, of(endpoint, 1))).values()
+        assert isinstance(outcome, Rejected)  # nothing was sent that starts a job
+        assert not await started_at(client, endpoint)
+
+
 async def test_whatever_a_middleware_raises_behind_the_request_the_job_was_started(
     tmp_path: Path, told: list[dict[str, Any]]
 ) -> None:
