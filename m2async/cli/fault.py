@@ -7,9 +7,10 @@ import platform
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from importlib.metadata import distribution, packages_distributions, version
+from functools import partial
+from importlib.metadata import packages_distributions, version
 
 from m2async.cli.output import say
 from m2async.errors import UnexpectedError
@@ -22,8 +23,9 @@ def tell_fault(error: BaseException) -> None:
     what = error if isinstance(error, UnexpectedError) else UnexpectedError.of(error)
     try:
         path = _written("\n".join(_report(what.__cause__ or what)))
-    except OSError as exc:
-        file = f"What its authors need cannot be written to a file: {exc.strerror}."
+    except Exception as exc:  # noqa: BLE001 - no second fault is to hide the first
+        why = exc.strerror if isinstance(exc, OSError) else type(exc).__name__
+        file = f"What its authors need cannot be written to a file: {why}."
     else:
         file = f"Please send {path} to its authors: it holds no parameters, names or secrets of yours."
     say(f"m2async: {what.message}. What was started is in the ledger. {file}")
@@ -38,22 +40,58 @@ def _written(text: str) -> str:
 
 
 def _report(error: BaseException) -> Iterator[str]:
-    yield f"m2async {version('m2async')}, Python {platform.python_version()}, {platform.platform()}"
-    yield f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, {os.cpu_count()} processors"
-    yield ", ".join(_packages())
+    yield ", ".join(map(_told, (_program, _python, platform.platform)))
+    yield ", ".join(map(_told, (_moment, _processors)))
+    yield _told(_packages)
     for number, each in enumerate(_with_causes(error)):
         yield ""
-        yield f"{'' if not number else 'with, or because of, '}{type(each).__module__}.{type(each).__qualname__}"
-        yield "".join(traceback.format_tb(each.__traceback__)).rstrip()
+        yield f"{'' if not number else 'with, or because of, '}{_told(partial(_kind, each))}"
+        yield _told(partial(_frames, each))
 
 
-def _packages() -> Iterator[str]:
+def _told(part: Callable[[], str]) -> str:
+    """Tell a part of the report; one that cannot be had costs no other."""
+    try:
+        return part()
+    except Exception as exc:  # noqa: BLE001 - what failed may be what the report tells of
+        return f"not known ({type(exc).__name__})"
+
+
+def _program() -> str:
+    return f"m2async {version('m2async')}"
+
+
+def _python() -> str:
+    return f"Python {platform.python_version()}"
+
+
+def _moment() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _processors() -> str:
+    return f"{os.cpu_count()} processors"
+
+
+def _packages() -> str:
     """Name the packages that are in use, with their versions."""
-    names = packages_distributions()
-    for name in sorted(
-        {names[module][0] for module in {each.partition(".")[0] for each in sys.modules} if module in names}
-    ):
-        yield f"{name} {distribution(name).version}"
+    named = packages_distributions()
+    modules = {each.partition(".")[0] for each in sys.modules}
+    # A half removed package has no name.
+    names = {next(filter(None, named.get(module, ())), None) for module in modules}
+    return ", ".join(_told(partial(_package, name)) for name in sorted(filter(None, names)))
+
+
+def _package(name: str) -> str:
+    return f"{name} {version(name)}"
+
+
+def _kind(error: BaseException) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def _frames(error: BaseException) -> str:
+    return "".join(traceback.format_tb(error.__traceback__)).rstrip()
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:

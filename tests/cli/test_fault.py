@@ -48,7 +48,7 @@ async def failed(target: str, folder: Path, endpoint: LocalEndpoint) -> tuple[st
     ]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, target, *command,
-        env=settings(endpoint.url) | {"TMPDIR": str(folder)}, stdout=PIPE, stderr=PIPE,
+        env=settings(endpoint.url) | {"TMPDIR": str(folder), "PYTHONPATH": str(folder)}, stdout=PIPE, stderr=PIPE,
     )  # fmt: skip
     _, err = await process.communicate()
     assert process.returncode == 3, err.decode()
@@ -93,3 +93,19 @@ async def test_a_fault_is_told_in_a_line_with_a_file_to_send(tmp_path: Path, tar
         )
         assert ended.code == 0, ended.err
         assert len(await executions(endpoint)) == 9
+
+
+@pytest.mark.parametrize(
+    ("left", "content"),
+    [("leftover-1.0.dist-info/top_level.txt", b"json\n"), ("m2async-0.dist-info/METADATA", b"\xff")],
+    ids=["a package is half removed", "m2async is half installed"],
+)
+async def test_a_report_is_written_whatever_of_it_cannot_be_had(tmp_path: Path, left: str, content: bytes) -> None:
+    (tmp_path / left).parent.mkdir()
+    (tmp_path / left).write_bytes(content)
+    async with LocalEndpoint() as endpoint:
+        err, file = await failed("m2async.cli.submit.open_run", tmp_path, endpoint)
+    assert "by a fault of its own: KeyError in __main__, line " in err
+    assert ", Python 3" in file
+    assert " UTC, " in file
+    assert "builtins.KeyError" in file
