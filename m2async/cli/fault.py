@@ -6,12 +6,12 @@ import os
 import platform
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import packages_distributions, version
 
+from m2async.cli.frames import frames_of
 from m2async.cli.output import say
 from m2async.errors import UnexpectedError
 
@@ -27,7 +27,7 @@ def tell_fault(error: BaseException) -> None:
         why = exc.strerror if isinstance(exc, OSError) else type(exc).__name__
         file = f"What its authors need cannot be written to a file: {why}."
     else:
-        file = f"Please send {path} to its authors: it holds no parameters, names or secrets of yours."
+        file = f"Please send {path} to its authors: it holds no parameters, paths, code or secrets of yours."
     say(f"m2async: {what.message}. What was started is in the ledger. {file}")
 
 
@@ -46,7 +46,7 @@ def _report(error: BaseException) -> Iterator[str]:
     for number, each in enumerate(_with_causes(error)):
         yield ""
         yield f"{'' if not number else 'with, or because of, '}{_told(partial(_kind, each))}"
-        yield _told(partial(_frames, each))
+        yield _told(partial(frames_of, each.__traceback__))
 
 
 def _told(part: Callable[[], str]) -> str:
@@ -88,10 +88,6 @@ def _package(name: str) -> str:
 
 def _kind(error: BaseException) -> str:
     return f"{type(error).__module__}.{type(error).__qualname__}"
-
-
-def _frames(error: BaseException) -> str:
-    return "".join(traceback.format_tb(error.__traceback__)).rstrip()
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
