@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from html import unescape
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
+from unicodedata import normalize
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -23,7 +24,9 @@ _LONGEST = 80
 _TYPE = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}", re.ASCII)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.DOTALL | re.IGNORECASE)
 _UNSEEN = re.compile(r"<(script|style)\b.*?</\1[^>]*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-_WORD = re.compile(r"\w{3,}")
+_WORD = re.compile(r"(\\[bfnrt])?([\w\ufffd]{3,})")
+_CODE = re.compile(r"\\(?:u([0-9a-f]{4})|x([0-9a-f]{2}))", re.IGNORECASE)
+_MOST_CODINGS = 3
 _SECRET = re.compile(r"[\w+/=.-]{20,}")
 """A text that is not shown: an access key id has as many characters, signatures and tokens have more."""
 
@@ -31,7 +34,8 @@ _SECRET = re.compile(r"[\w+/=.-]{20,}")
 def seen_of_a_stranger(response: Response, sent: bytes) -> str | None:
     """Say in short what was seen, where an answer bears no mark of the service's; None for one of its own.
 
-    Nothing of it is a control character, or a word that was `sent`: some pages repeat what they were asked.
+    Nothing of it is a control character, or a word that was `sent`, however that is written: some pages repeat what
+    they were asked.
     """
     if _is_the_services(response):
         return None
@@ -92,10 +96,31 @@ def _target(response: Response) -> str:
 
 
 def _text(response: Response, sent: bytes) -> str:
-    said, known = response.body[:_MOST_READ].decode(errors="replace"), set(_WORD.findall(sent.decode(errors="replace")))
+    said = response.body[:_MOST_READ].decode(errors="replace")
     title = _TITLE.search(said)
-    words = unescape(_UNSEEN.sub(" ", title[1] if title else said))
-    words = _WORD.sub(lambda word: "…" if word[0] in known else word[0], _SECRET.sub("…", words))
+    words = _decoded(_UNSEEN.sub(" ", title[1] if title else said))
+    words = _without(_words_of(sent), _SECRET.sub("…", words))
     words = "".join(each if each.isprintable() else " " for each in words)
     words = " ".join(words.split())
     return f'"{words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "…"}"' if words else ""
+
+
+def _without(known: set[str], text: str) -> str:
+    """Leave out the words that are known, and those that cannot be read, which may be known ones."""
+    return _WORD.sub(lambda word: "…" if known & _forms(word) or "\ufffd" in word[0] else word[0], text)
+
+
+def _words_of(sent: bytes) -> set[str]:
+    return set().union(*map(_forms, _WORD.finditer(_decoded(sent.decode(errors="replace")))))
+
+
+def _forms(word: re.Match[str]) -> set[str]:
+    """What a word may be meant for: its first letter may be of a line break, as JSON writes it."""
+    return {word[2].casefold(), f"{(word[1] or '')[1:]}{word[2]}".casefold()}
+
+
+def _decoded(text: str) -> str:
+    """Write out what HTML, URLs and JSON write as codes, also where one of them stands in another."""
+    for _ in range(_MOST_CODINGS):
+        text = _CODE.sub(lambda code: chr(int(code[1] or code[2], 16)), unquote(unescape(text)))
+    return normalize("NFKC", text)

@@ -168,3 +168,25 @@ async def test_nothing_is_shown_of_what_was_sent_where_a_page_repeats_it(
     assert "hunter2" not in cause.message
     assert "local/" not in cause.message  # the access key
     assert not re.search("[0-9a-f]{32}", cause.message)  # the signature
+
+
+@pytest.mark.parametrize("transport", ["wire", "aiobotocore"])
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        "HUNTER2 JOSÉPIN", "ab%20hunter2%0Ajos%C3%A9pin", "ab%2520hunter2", "jos\\u00e9pin", "jos\\xE9pin",
+        "ab&amp;#37;20hunter2", "jos&eacute;pin", "jose\u0301pin", "hunter2\\njos%E9pin", "ab\\nhunter2",
+    ],
+)  # fmt: skip
+async def test_nothing_is_shown_of_what_was_sent_however_a_page_writes_it(
+    repeated: str, transport: Literal["wire", "aiobotocore"]
+) -> None:
+    job = StartBatchJob(APPLICATION, ScriptJob("J"), {"PASSWORD": "ab hunter2\njosépin"})
+    async with scripted(page(403, titled(f"No: {repeated} allowed"))) as server:
+        async with M2Client(**server.settings(transport=transport)) as client:
+            with pytest.raises(CallError) as refused:
+                await client.start_batch_job(job)
+    shown = refused.value.message
+    assert "No: " in shown
+    assert " allowed" in shown
+    assert not re.search("hunter2|jos|pin", shown, re.IGNORECASE)
