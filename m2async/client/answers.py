@@ -98,7 +98,9 @@ def read_error(operation: str, response: Response, sent: bytes = b"") -> M2Servi
     """Read an error answer: its name is in a header or in the body (rest-json)."""
     members = members_of(response)
     code = response.header(b"x-amzn-errortype") or members.get("code") or members.get("__type") or response.status
-    message = members.get("message") or members.get("Message") or phrase(response.status)
+    message = (
+        members.get("message") or members.get("Message") or phrase(response.status) or f"HTTP status {response.status}"
+    )
     seen = seen_of_a_stranger(response, sent)
     if seen is not None:
         message = f"what answered {operation} is not the service: {seen}"

@@ -39,17 +39,16 @@ def seen_of_a_stranger(response: Response, sent: bytes) -> str | None:
     """
     if _is_the_services(response):
         return None
-    return ", ".join(
-        part for part in (_status(response), _type(response), _target(response), _text(response, sent)) if part
-    )
+    status = f"{response.status} {phrase(response.status)}".strip()
+    return ", ".join(part for part in (status, _type(response), _target(response), _text(response, sent)) if part)
 
 
 def phrase(status: int) -> str:
-    """The words of a status."""
+    """The words of a status; "" for one that is unheard of."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
-        return f"HTTP status {status}"
+        return ""
 
 
 def members_of(response: Response) -> Mapping[str, Any]:
@@ -72,13 +71,6 @@ def _is_the_services(response: Response) -> bool:
 
 _OF_OTHERS = ("UnknownOperationException", "UnknownOperation")
 """What an AWS service answers that has no such operation."""
-
-
-def _status(response: Response) -> str:
-    try:
-        return f"{response.status} {HTTPStatus(response.status).phrase}"
-    except ValueError:
-        return str(response.status)
 
 
 def _type(response: Response) -> str:
