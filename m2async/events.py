@@ -37,7 +37,7 @@ class Events:
         """Write an event. Where the logger fails, that goes once to the event loop's exception handler."""
         try:
             getattr(self._logger(), level)(event, **fields)
-        except Exception as exc:  # noqa: BLE001 - whatever the host's logger raises
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - whatever the host's logger raises
             self._failed(exc)
 
     def _would_write(self, level: int) -> bool:
@@ -45,11 +45,11 @@ class Events:
         try:
             self._logger()
             return self._is_enabled(level)
-        except Exception as exc:  # noqa: BLE001 - as above
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - as above
             self._failed(exc)
             return False
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         if not self._has_failed:
             self._has_failed = True
             told = {"message": "m2async: the logger failed, and events are lost; the jobs go on", "exception": error}

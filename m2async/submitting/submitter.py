@@ -89,11 +89,10 @@ class Submitter(WatchedSubmitter):
     was sent to another endpoint, region or account before, and UnexplainedExecutionsError. It stops by itself when
     all applications deny access that jobs came for so far or that a planned run names, when the service does not accept
     the credentials, when no connection can be made, or when the ledger cannot be written: every further job would meet
-    the same; and when it  for fresh credentials (`credentials_wait`), it sends
-    nothing meanwhile, and stops only if none come. Jobs that were not sent then end in a SubmissionStoppedError. A job
-    whose application denies access, does not exist or does not run holds that application's jobs: after a pause one of
-    them goes as a probe. If that goes on for `retry.hold` seconds, they are Rejected; with no attempt those that were
-    not sent. What comes by `submit` may be for any application, so that there denied access stops nothing. Where a
+    the same; and when it fails itself. Jobs that were not sent then end in a SubmissionStoppedError. A job whose
+    application denies access, does not exist or does not run holds that application's jobs: after a pause one of them
+    goes as a probe. If that goes on for `retry.hold` seconds, they are Rejected; with no attempt those that were not
+    sent. What comes by `submit` may be for any application, so that there denied access stops nothing. Where a
     middleware or another's client fails, that is the job's MiddlewareError: Rejected before it was sent, Unknown after
     it.
     """
