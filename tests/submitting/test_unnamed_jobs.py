@@ -61,7 +61,7 @@ async def test_a_program_run_twice_in_a_month_and_in_the_next_one(
     assert await submitted(client, path, month(11)) == {True: 30}
     assert await submitted(client, path, month(12)) == {False: 30}
     assert await submitted(client, path, [*month(12), *month(11), request("20270101")]) == {True: 60, False: 1}
-    assert (await dates(endpoint)).most_common(1) == [("20261101", 1)]
+    assert set((await dates(endpoint)).values()) == {1}
     assert len(await dates(endpoint)) == 61
 
 
