@@ -295,6 +295,7 @@ class Submitter(WatchedSubmitter):
                     raise
                 except BaseException as error:  # noqa: BLE001 - no error of a call: a fault of ours
                     self._end.failed(error)
+                    self._under_way.end()
                     self._broken(job)
 
     def _broken(self, job: Submission) -> None:

@@ -403,11 +403,14 @@ def refusing_lists(
 
 
 STAYS = "a job whose answer is lost stays unknown as long as the executions of its application cannot be listed"
+OF_ANOTHER = (
+    'what answered ListBatchJobExecutions is not the service: 404 Not Found, application/json, "{"message": "no"}"'
+)
 REFUSALS = {
     "AccessDeniedException": (403, "the permission m2:ListBatchJobExecutions is missing"),
     "ThrottlingException": (429, "ListBatchJobExecutions: ThrottlingException: no"),
     "ResourceNotFoundException": (404, "ListBatchJobExecutions: ResourceNotFoundException: no"),
-    "UnknownOperationException": (404, "ListBatchJobExecutions: UnknownOperationException: no"),
+    "UnknownOperationException": (404, f"ListBatchJobExecutions: UnknownOperationException: {OF_ANOTHER}"),
     "ConflictException": (409, "ListBatchJobExecutions: ConflictException: no"),
 }
 
